@@ -1,0 +1,1 @@
+"""Doors: HTTP, event streams, WebSockets and the `cellshell` command."""

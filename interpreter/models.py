@@ -1,0 +1,439 @@
+"""What goes over the wire: requests, results and descriptions, shared by service and client.
+
+Times are seconds (float), sizes bytes (int), timestamps RFC 3339 in UTC.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+)
+
+ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
+MAX_VALUE_BYTES = 128 * 1024 - 256
+"""Linux refuses to start a program with one string beyond 128 KiB in its environment."""
+MAX_OUTPUT_BYTES = 64 * 1024 * 1024
+DEFAULT_OUTPUT_BYTES = 1024 * 1024
+
+
+def _text(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("must not contain NUL")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError("must be valid Unicode: it contains a lone surrogate") from None
+    return value
+
+
+def _variable_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
+        raise ValueError(f"{value!r} is not a variable name: expected [A-Za-z_][A-Za-z0-9_]*")
+    return value
+
+
+def _variable_value(value: str) -> str:
+    if len(value.encode()) > MAX_VALUE_BYTES:
+        raise ValueError(f"a value may have {MAX_VALUE_BYTES} bytes at most")
+    return value
+
+
+def _no_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("must be a number")
+    return value
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError("must be a finite number")
+    return value
+
+
+Text = Annotated[str, AfterValidator(_text)]
+Id = Annotated[
+    str, StringConstraints(pattern=ID_PATTERN), Field(examples=["user-123"], max_length=63)
+]
+Path = Annotated[str, StringConstraints(min_length=1, max_length=4096), AfterValidator(_text)]
+VariableName = Annotated[str, AfterValidator(_variable_name)]
+VariableValue = Annotated[str, AfterValidator(_text), AfterValidator(_variable_value)]
+Variables = dict[VariableName, VariableValue]
+VariableChanges = dict[VariableName, VariableValue | None]
+"""Names to values; null unsets."""
+Timeout = Annotated[
+    float, BeforeValidator(_no_bool), AfterValidator(_finite), Field(gt=0, le=31 * 86400)
+]
+OutputLimit = Annotated[int, Field(ge=1, le=MAX_OUTPUT_BYTES, strict=True)]
+Mode = Annotated[str, StringConstraints(pattern=r"^0?[0-7]{1,4}$")]
+
+
+class Model(BaseModel):
+    """Base of all: unknown fields are refused, field docs become the OpenAPI document."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+
+class Reply(BaseModel):
+    """Base of what the service answers: a client ignores fields newer than itself."""
+
+    model_config = ConfigDict(extra="ignore", use_attribute_docstrings=True)
+
+
+# Sandboxes and sessions
+
+
+class Limits(Model):
+    memory_bytes: int | None = Field(default=None, ge=1)
+    cpus: float | None = Field(default=None, gt=0)
+    pids: int | None = Field(default=None, ge=1)
+    disk_bytes: int | None = Field(default=None, ge=1)
+
+
+class AllowList(Model):
+    allow: list[Annotated[str, StringConstraints(min_length=1, max_length=253)]]
+    """Host names; `*.example.com` stands for every name below it."""
+
+
+Network = Literal["none", "open"] | AllowList
+
+
+class CreateSandbox(Model):
+    id: Id | None = None
+    env: Variables = {}
+    limits: Limits = Limits()
+    network: Network = "none"
+    idle_timeout: Timeout | None = None
+    labels: dict[Text, Text] = {}
+
+
+class Isolation(Reply):
+    tier: Literal["bwrap", "none"]
+    reason: str
+    """Why this tier: what the probe saw, and what would make it stronger."""
+
+
+class SandboxInfo(Reply):
+    id: str
+    status: Literal["running", "paused", "failed"]
+    created_at: str
+    last_activity: str
+    env: dict[str, str]
+    limits: Limits
+    network: Network
+    idle_timeout: float | None = None
+    isolation: Isolation
+    workspace: str
+    """Where the code sees its files: `/workspace`, or a host path in an unconfined box."""
+    sessions: list[str]
+    labels: dict[str, str]
+
+
+class SandboxEnv(Reply):
+    env: dict[str, str]
+
+
+class CreateSession(Model):
+    id: Id | None = None
+    env: Variables = {}
+    cwd: Path = "/workspace"
+
+
+class ContextInfo(Reply):
+    id: str
+    session: str
+    language: str
+    kernel: str
+    """Name of the kernelspec."""
+    state: Literal["starting", "idle", "busy", "dead"]
+    shares_environment: bool
+    execution_count: int
+    created_at: str
+    last_activity: str
+
+
+class SessionInfo(Reply):
+    id: str
+    sandbox: str
+    cwd: str
+    created_at: str
+    last_activity: str
+    contexts: list[ContextInfo]
+
+
+class EnvironmentInfo(Reply):
+    cwd: str
+    env: dict[str, str]
+    """All exported variables."""
+    version: int
+
+
+# Running
+
+
+class Exec(Model):
+    command: Text
+    """Run by the session's bash, exactly as it is."""
+    cwd: Path | None = None
+    env: VariableChanges | None = None
+    stdin: Text | None = None
+    timeout: Timeout | None = None
+    encoding: Literal["utf-8", "base64"] = "utf-8"
+    max_output_bytes: OutputLimit = DEFAULT_OUTPUT_BYTES
+    keep_output: bool = False
+    id: Id | None = None
+
+
+class RunCode(Model):
+    code: Text
+    language: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
+    context: Id | None = None
+    cwd: Path | None = None
+    env: VariableChanges | None = None
+    timeout: Timeout | None = None
+    max_output_bytes: OutputLimit = DEFAULT_OUTPUT_BYTES
+    keep_output: bool = False
+    id: Id | None = None
+
+
+class Notice(Reply):
+    code: str
+    message: str
+
+
+class EnvironmentChanges(Reply):
+    cwd: str | None = None
+    set: list[str] = []
+    unset: list[str] = []
+
+
+class Omitted(Reply):
+    stdout: int = 0
+    stderr: int = 0
+
+
+class ExecResult(Reply):
+    """How one command ended, and what it wrote."""
+
+    id: str
+    command: str
+    exit_code: int | None
+    stdout: str = ""
+    stderr: str = ""
+    duration: float
+    timed_out: bool = False
+    cancelled: bool = False
+    truncated: bool = False
+    omitted: Omitted | None = None
+    output_path: str | None = None
+    shell_exited: bool = False
+    cwd: str
+    environment_changes: EnvironmentChanges = EnvironmentChanges()
+    notices: list[Notice] = []
+    state: Literal["queued", "running", "done"] | None = None
+
+    @property
+    def success(self) -> bool:
+        return self.exit_code == 0
+
+
+class ErrorInfo(Reply):
+    ename: str
+    evalue: str
+    traceback: list[str]
+
+
+class ExitInfo(Reply):
+    code: int | None
+    signal: str | None
+    reason: Literal["exit", "signal", "memory"]
+
+
+class CodeResult(Reply):
+    """How one run of code ended, and its outputs as a notebook would hold them."""
+
+    id: str
+    context: str
+    language: str
+    status: Literal["ok", "error", "timeout", "interrupted", "died"]
+    execution_count: int | None
+    outputs: list[dict[str, Any]] = []
+    """nbformat v4 outputs, in order; display updates applied, cleared outputs gone."""
+    text: str | None = None
+    stdout: str = ""
+    stderr: str = ""
+    error: ErrorInfo | None = None
+    exit: ExitInfo | None = None
+    duration: float
+    truncated: bool = False
+    omitted: Omitted | None = None
+    output_path: str | None = None
+    cwd: str
+    environment_changes: EnvironmentChanges = EnvironmentChanges()
+    notices: list[Notice] = []
+    state: Literal["queued", "running", "done"] | None = None
+
+    @property
+    def success(self) -> bool:
+        return self.status == "ok"
+
+
+class Detached(Reply):
+    id: str
+    state: Literal["queued", "running", "done"]
+
+
+# Contexts
+
+
+class CreateContext(Model):
+    id: Id | None = None
+    language: Annotated[str, StringConstraints(min_length=1, max_length=64)] = "python"
+    cwd: Path | None = None
+    env: VariableChanges | None = None
+
+
+class Language(Reply):
+    language: str
+    aliases: list[str]
+    kernel: str
+    available: bool
+    reason: str | None = None
+
+
+class CodeAt(Model):
+    code: Text
+    cursor_pos: Annotated[int, Field(ge=0)]
+
+
+class Variable(Reply):
+    name: str
+    type: str
+    shape: list[int] | None = None
+    size_bytes: int | None = None
+    preview: str
+
+
+# Processes
+
+
+class StartProcess(Model):
+    command: Text
+    id: Id | None = None
+    cwd: Path | None = None
+    env: VariableChanges | None = None
+
+
+class ProcessInfo(Reply):
+    id: str
+    pid: int
+    command: str
+    status: Literal["running", "exited", "killed"]
+    exit_code: int | None
+    signal: str | None
+    cwd: str
+    session: str
+    started_at: str
+    ended_at: str | None
+
+
+class Signal(Model):
+    signal: Annotated[str, StringConstraints(pattern=r"^SIG[A-Z0-9]{2,10}$")]
+
+
+class Stdin(Model):
+    data: Annotated[str, AfterValidator(_text)] | None = None
+    close: bool = False
+
+
+class WaitFor(Model):
+    for_: Literal["exit", "log", "port"] = Field(alias="for")
+    pattern: Text | None = None
+    regex: bool = False
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    path: Text | None = None
+    status: Annotated[int, Field(ge=100, le=599)] | None = None
+    timeout: Timeout = 60.0
+
+
+class WaitResult(Reply):
+    process: ProcessInfo
+    line: str | None = None
+    match: list[str | None] | None = None
+
+
+class Logs(Reply):
+    stdout: str = ""
+    stderr: str = ""
+
+
+class Killed(Reply):
+    killed: int
+
+
+# Files
+
+
+class FileInfo(Reply):
+    name: str
+    path: str
+    type: Literal["file", "directory", "symlink", "other"]
+    size: int
+    mode: str
+    modified_at: str
+    target: str | None = None
+
+
+class MakeDirectory(Model):
+    path: Path
+    recursive: bool = True
+
+
+class Transfer(Model):
+    source: Path
+    destination: Path
+    overwrite: bool = False
+
+
+class GitCheckout(Model):
+    url: Annotated[str, StringConstraints(min_length=1, max_length=4096), AfterValidator(_text)]
+    branch: Annotated[str, StringConstraints(min_length=1, max_length=255)] | None = None
+    directory: Path | None = None
+    depth: Annotated[int, Field(ge=1)] | None = None
+    timeout: Timeout | None = None
+
+
+class Checkout(Reply):
+    directory: str
+    branch: str | None
+    commit: str
+
+
+# The service
+
+
+class Health(Reply):
+    ok: bool
+    status: str
+    version: str
+    isolation: Isolation
+
+
+class Problem(Reply):
+    """RFC 9457 problem document; `code` is stable."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    code: str
+    detail: str

@@ -1,0 +1,1 @@
+"""Jupyter kernels: kernelspecs, lifecycle through jupyter_client, messages, outputs."""

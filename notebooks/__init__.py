@@ -1,0 +1,1 @@
+"""Notebooks made of executions, and the example notebooks."""
