@@ -19,7 +19,7 @@
     |-- TooLarge (413)  RangeNotSatisfiable (416)  HeadersTooLarge (431)
     |-- QueueFull (429)
     |-- PortUnreachable (502)
-    `-- Unavailable (503)       NotReady  AtCapacity  DiskFull  KernelFailed
+    `-- Unavailable (503)       NotReady  AtCapacity  DiskFull  KernelFailed  ServiceUnreachable
 
 The client raises the same classes, chosen by `code` from `BY_CODE`.
 """
@@ -239,6 +239,12 @@ class AtCapacity(Unavailable):
 
 class DiskFull(Unavailable):
     code = "disk_full"
+
+
+class ServiceUnreachable(Unavailable):
+    """Raised by the client alone: the service does not answer, or went away while it did."""
+
+    code = "service_unreachable"
 
 
 def _tree(root: type[CellshellError]) -> Iterator[type[CellshellError]]:

@@ -1,0 +1,301 @@
+"""One sandbox's walls, and what happens inside them by way of init."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Literal
+
+from interpreter import walls
+from interpreter.control import Control
+from interpreter.errors import NotReady
+from interpreter.walls import BoxPaths, BoxPlan
+
+Stdio = Literal["null", "pipe"] | int
+START_TIMEOUT = 20.0
+
+
+class BoxProcess:
+    """A process init started. The descriptors are non-blocking and the holder's to close."""
+
+    def __init__(
+        self, box: Box, pid: int, pidfd: int, ended: asyncio.Future[int], fds: Mapping[str, int]
+    ) -> None:
+        self._box = box
+        self.pid = pid
+        self._pidfd = pidfd
+        self.host_pid = _host_pid(pidfd)
+        self.ended = ended
+        self.stdin = fds.get("stdin")
+        self.stdout = fds.get("stdout")
+        self.stderr = fds.get("stderr")
+        self.tty = fds.get("tty")
+
+    async def wait(self) -> int:
+        """The exit code; negative: the number of the signal that ended it."""
+        return await asyncio.shield(self.ended)
+
+    def send_signal(self, signum: int) -> None:
+        """To this process alone. Raises ProcessLookupError when it is over."""
+        if self.ended.done() or self._pidfd < 0:
+            raise ProcessLookupError(f"process {self.pid} has ended")
+        signal.pidfd_send_signal(self._pidfd, signum)
+
+    async def release(self, *labels: str) -> None:
+        """Let init drop its duplicates: those named, or all once the process has ended."""
+        if not labels and self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+        with suppress(ConnectionError):
+            await self._box.control.request("release", pid=self.pid, labels=list(labels))
+            if not labels:
+                self._box.forget(self.pid)
+
+
+class Box:
+    """A running box. Its end, by whatever hand, completes `ended`."""
+
+    def __init__(self, plan: BoxPlan, process: subprocess.Popen[bytes]) -> None:
+        self.plan = plan
+        self.paths: BoxPaths = plan.paths
+        self.host_run: Path = plan.run
+        self.python = walls.python()
+        self.host_pid = process.pid
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._process = process
+        self._exits: dict[int, asyncio.Future[int]] = {}
+        self.control: Control
+
+    @classmethod
+    async def start(cls, plan: BoxPlan) -> Box:
+        """Raises NotReady, with what bwrap said, when the box does not come up."""
+        _prepare(plan)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+            path = plan.run / "control"
+            path.unlink(missing_ok=True)
+            listener.bind(str(path))
+            listener.listen(4)
+            with (plan.run / "log").open("ab") as log:
+                process, info = _launch(plan, listener, log)
+            box = cls(plan, process)
+            try:
+                async with asyncio.timeout(START_TIMEOUT):
+                    await box._connect(path, info)
+            except (TimeoutError, OSError, KeyError, ValueError) as error:
+                process.kill()
+                await asyncio.to_thread(process.wait)
+                raise NotReady(
+                    f"the box did not start: {_tail(plan.run / 'log') or error}"
+                ) from error
+        return box
+
+    async def _connect(self, path: Path, info: int | None) -> None:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        connection.connect(str(path))
+        self.control = Control(connection, on_exit=self._exited, on_close=self._gone)
+        watch = asyncio.get_running_loop().create_task(asyncio.to_thread(self._process.wait))
+        hello = asyncio.get_running_loop().create_task(self.control.request("hello"))
+        try:
+            await asyncio.wait([watch, hello], return_when=asyncio.FIRST_COMPLETED)
+            if not hello.done():
+                raise ConnectionResetError("it ended at once")
+            await hello
+        finally:
+            hello.cancel()
+            watch.cancel()
+            if info is not None:
+                with os.fdopen(info, "rb") as file:
+                    self._read_info(file)
+
+    def _read_info(self, file: IO[bytes]) -> None:
+        os.set_blocking(file.fileno(), False)
+        text = file.read() or b""
+        for line in text.decode().splitlines():
+            if '"child-pid"' in line:
+                self.host_pid = int("".join(c for c in line if c.isdigit()))
+
+    async def spawn(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: str,
+        stdin: Stdio = "null",
+        stdout: Stdio = "null",
+        stderr: Stdio = "null",
+        tty: tuple[int, int] | None = None,
+        subreaper: bool = False,
+        name: str = "",
+    ) -> BoxProcess:
+        """Start a program. `tty` is (columns, rows) of a pty that takes the place of all three.
+
+        Raises OSError as execve(2) and fork(2) would.
+        """
+        fds: list[int] = []
+        stdio: dict[str, str | int] = {}
+        for label, kind in (("stdin", stdin), ("stdout", stdout), ("stderr", stderr)):
+            if isinstance(kind, int):
+                fds.append(kind)
+                stdio[label] = len(fds) - 1
+            else:
+                stdio[label] = kind
+        request = {
+            "argv": list(argv),
+            "env": dict(env),
+            "cwd": cwd,
+            "subreaper": subreaper,
+            "tty": tty,
+            "name": name,
+        }
+        result, handed = await self.control.request("spawn", fds, **stdio, **request)
+        return self.adopt(result["pid"], dict(zip(result["fds"], handed, strict=True)))
+
+    def adopt(self, pid: int, fds: dict[str, int]) -> BoxProcess:
+        """Our handle on a process that init runs; takes over its descriptors."""
+        for label, fd in fds.items():
+            if label != "pidfd":
+                os.set_blocking(fd, False)
+        return BoxProcess(self, pid, fds.pop("pidfd"), self._exit(pid), fds)
+
+    async def open(self, path: str, flags: int, mode: int = 0o666) -> int:
+        """A descriptor opened inside the box, so that links resolve as its code sees them."""
+        _, (fd,) = await self.control.request("open", path=path, flags=flags, mode=mode)
+        return fd
+
+    async def rename(self, source: str, destination: str) -> None:
+        await self.control.request("rename", source=source, destination=destination)
+
+    async def unlink(self, path: str) -> None:
+        await self.control.request("unlink", path=path)
+
+    async def mkfifo(self, path: str) -> None:
+        await self.control.request("mkfifo", path=path)
+
+    async def directory(self, path: str, *, create: bool = False) -> str:
+        """`path` if it can be entered, else the nearest parent that can; or make it."""
+        found, _ = await self.control.request("directory", path=path, create=create)
+        return str(found)
+
+    async def connect(self, port: int, *, family: Literal["inet", "inet6"] = "inet") -> socket.socket:
+        """A connection to something that listens on the box's loopback."""
+        _, (fd,) = await self.control.request("socket", family=family)
+        connection = socket.socket(fileno=fd)
+        connection.setblocking(False)
+        host = "127.0.0.1" if family == "inet" else "::1"
+        try:
+            await asyncio.get_running_loop().sock_connect(connection, (host, port))
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    async def listen(self, port: int) -> socket.socket:
+        """A socket that listens on 127.0.0.1 inside; 0 picks a free port."""
+        _, (fd,) = await self.control.request("listen", port=port)
+        return socket.socket(fileno=fd)
+
+    async def kill_tree(
+        self,
+        roots: Sequence[int],
+        signum: int,
+        *,
+        spare: Sequence[int] = (),
+        roots_too: bool = True,
+    ) -> list[int]:
+        """One pass over the live descendants of `roots`, those below `spare` left out."""
+        found, _ = await self.control.request(
+            "kill_tree", roots=list(roots), spare=list(spare), roots_too=roots_too, signal=signum
+        )
+        return [int(pid) for pid in found]
+
+    def guest(self, name: str) -> str:
+        """Inside path of one of our programs."""
+        if (walls.GUEST / name).exists():
+            return f"{self.paths.guest}/{name}"
+        return f"{self.paths.kernel_guest}/{name}"
+
+    async def destroy(self) -> None:
+        """End everything in the box."""
+        with suppress(ProcessLookupError):
+            os.kill(self.host_pid, signal.SIGKILL if self.plan.confined else signal.SIGTERM)
+        if not self.plan.confined:
+            await self._end_unconfined()
+        with suppress(ProcessLookupError):
+            self._process.kill()
+        await asyncio.to_thread(self._process.wait)
+        self.control.close()
+
+    async def _end_unconfined(self) -> None:
+        with suppress(ConnectionError):
+            while await self.kill_tree([self._process.pid], signal.SIGKILL, roots_too=False):
+                continue
+
+    def forget(self, pid: int) -> None:
+        self._exits.pop(pid, None)
+
+    def _exit(self, pid: int) -> asyncio.Future[int]:
+        if pid not in self._exits:
+            self._exits[pid] = asyncio.get_running_loop().create_future()
+        return self._exits[pid]
+
+    def _exited(self, pid: int, code: int) -> None:
+        future = self._exit(pid)
+        if not future.done():
+            future.set_result(code)
+
+    def _gone(self) -> None:
+        for future in self._exits.values():
+            if not future.done():
+                future.set_result(-signal.SIGKILL)
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+
+def _prepare(plan: BoxPlan) -> None:
+    directories = [plan.run / "kernels", plan.run / "env", plan.files / "workspace", plan.files / "home"]
+    for directory in directories:
+        directory.mkdir(parents=True, exist_ok=True)
+        if plan.uid is not None and directory.name != "env":
+            os.chown(directory, plan.uid, plan.uid)
+    (plan.run / "kernels").chmod(0o700)
+
+
+def _launch(
+    plan: BoxPlan, listener: socket.socket, log: IO[bytes]
+) -> tuple[subprocess.Popen[bytes], int | None]:
+    """A session and process group of its own: nothing may end because the service does."""
+    fd = listener.fileno()
+    init = [walls.python(), "-I", "-S", "-B", f"{plan.paths.guest}/init.py", str(fd), plan.paths.run]
+    read, write = os.pipe()
+    try:
+        process = subprocess.Popen(  # noqa: S603
+            walls.command(plan, init, fds=["--info-fd", str(write)]),
+            env={},
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=(fd, write) if plan.confined else (fd,),
+            start_new_session=True,
+        )
+    finally:
+        os.close(write)
+    return process, read
+
+
+def _host_pid(pidfd: int) -> int:
+    with open(f"/proc/self/fdinfo/{pidfd}") as file:
+        for line in file:
+            if line.startswith("Pid:"):
+                return int(line.split()[1])
+    return -1
+
+
+def _tail(log: Path) -> str:
+    return log.read_bytes()[-800:].decode(errors="replace").strip()

@@ -1,0 +1,296 @@
+"""The way out of a sandbox: an HTTP proxy that listens inside its box and runs outside.
+
+One request a connection. `CONNECT` becomes a tunnel; `http://` is forwarded with the hop-by-hop
+headers removed. Names are resolved here, and connections go to exactly the address checked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import h11
+
+from interpreter.egress_dial import (
+    CHUNK,
+    Destination,
+    Dialler,
+    Line,
+    Peer,
+    Unreachable,
+    Upstream,
+)
+from interpreter.egress_environment import (
+    operator_passthrough,
+    passthrough_files,
+    passthrough_hosts,
+    proxy_environment,
+)
+from interpreter.network_policy import Decision, Denied, OpenNetwork, Policy, Resolver
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterable
+
+__all__ = [
+    "Decision",
+    "EgressLimits",
+    "EgressProxy",
+    "OpenNetwork",
+    "Policy",
+    "operator_passthrough",
+    "passthrough_files",
+    "passthrough_hosts",
+    "proxy_environment",
+]
+
+_AUTHORITY = re.compile(r"(?:\[([0-9A-Fa-f:.]{2,45})\]|([A-Za-z0-9._-]{1,253}))(?::(\d{1,5}))?")
+_ABSOLUTE = re.compile(r"(?i:http)://([^/?#]*)([^#]*)")
+_HOP_BY_HOP = frozenset(
+    b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer "
+    b"transfer-encoding upgrade".split()
+)
+_FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\n"
+    b"Content-Length: 56\r\n\r\nToo many connections of this sandbox are open: try later"
+)
+Headers = list[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class EgressLimits:
+    """Bounds on what one sandbox may occupy."""
+
+    connections: int = 128
+    head_seconds: float = 15.0
+    connect_seconds: float = 20.0
+    idle_seconds: float = 900.0
+    linger_seconds: float = 2.0
+
+
+class Refused(Exception):
+    """A request that gets an answer of ours: a status and a sentence."""
+
+    def __init__(self, status: int, sentence: str, deny: str | None = None) -> None:
+        super().__init__(sentence)
+        self.status = status
+        self.sentence = sentence
+        self.deny = deny
+
+
+class EgressProxy:
+    """Serves one sandbox. Use as an async context manager, and `serve` its listening socket.
+
+    `upstream` is an operator's own proxy. It is asked for the address that was checked; with
+    `upstream_resolves` for the name, which then may resolve nowhere but there.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        upstream: str | None = None,
+        upstream_resolves: bool = False,
+        allow_private: Iterable[str] = (),
+        limits: EgressLimits | None = None,
+    ) -> None:
+        self._limits = limits or EgressLimits()
+        self._resolver = Resolver(allow_private)
+        self._dialler = Dialler(
+            policy,
+            self._resolver,
+            Upstream.parse(upstream) if upstream else None,
+            upstream_resolves=upstream_resolves,
+            timeout=self._limits.connect_seconds,
+        )
+        self._server: asyncio.Server | None = None
+        self._conversations: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
+
+    async def serve(self, listener: socket.socket) -> None:
+        """Answer on a listening socket, which is the proxy's from now on, in place of the last."""
+        await self._stop()
+        listener.setblocking(False)
+        self._server = await asyncio.start_server(self._accept, sock=listener, limit=CHUNK)
+
+    async def aclose(self) -> None:
+        """Stop listening and end every connection."""
+        self._resolver.close()
+        await self._stop()
+
+    async def _stop(self) -> None:
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()
+        for task in self._conversations:
+            task.cancel()
+        await asyncio.gather(*self._conversations, return_exceptions=True)
+        if server is not None:
+            await server.wait_closed()
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._conversations) >= self._limits.connections:
+            writer.write(_FULL)
+            writer.close()
+            return
+        task = asyncio.get_running_loop().create_task(
+            self._converse(Peer(h11.SERVER, reader, writer))
+        )
+        self._conversations.add(task)
+        task.add_done_callback(self._conversations.discard)
+
+    async def _converse(self, client: Peer) -> None:
+        try:
+            try:
+                await self._answer(client)
+            except Refused as refused:
+                await self._refuse(client, refused)
+            await self._hang_up(client)
+        except (OSError, h11.ProtocolError):
+            pass  # the client is gone, or broke off in the middle: nobody is left to tell
+        finally:
+            client.abort()
+            with suppress(OSError):
+                await client.writer.wait_closed()
+
+    async def _answer(self, client: Peer) -> None:
+        request = await self._request(client)
+        if request is None:
+            return
+        try:
+            if request.method == b"CONNECT":
+                await self._tunnel(client, _tunnel_target(request.target.decode("ascii")))
+            else:
+                await self._forward(client, request)
+        except Denied as denied:
+            raise Refused(403, denied.detail, denied.reason) from None
+        except Unreachable as failure:
+            raise Refused(504 if failure.timed_out else 502, str(failure)) from None
+
+    async def _request(self, client: Peer) -> h11.Request | None:
+        try:
+            async with asyncio.timeout(self._limits.head_seconds):
+                event = await client.receive()
+        except TimeoutError:
+            raise Refused(
+                408, f"expected a whole request head within {self._limits.head_seconds:g} seconds"
+            ) from None
+        except h11.RemoteProtocolError as error:
+            raise Refused(error.error_status_hint, f"expected an HTTP/1.1 request: {error}") from None
+        return event if isinstance(event, h11.Request) else None
+
+    async def _tunnel(self, client: Peer, wanted: Destination) -> None:
+        async with self._dialler.line(wanted) as line:
+            await self._establish(line, wanted)
+            client.writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            line.peer.writer.write(client.http.trailing_data[0])
+            client.writer.write(line.peer.http.trailing_data[0])
+            with suppress(ExceptionGroup):
+                async with (
+                    asyncio.timeout(self._limits.idle_seconds) as clock,
+                    asyncio.TaskGroup() as group,
+                ):
+                    group.create_task(self._copy(client, line.peer, clock))
+                    group.create_task(self._copy(line.peer, client, clock))
+
+    async def _establish(self, line: Line, wanted: Destination) -> None:
+        try:
+            async with asyncio.timeout(self._limits.connect_seconds):
+                await line.establish()
+        except TimeoutError:
+            raise Unreachable(f"no answer about {wanted} from upstream", timed_out=True) from None
+        except (OSError, h11.ProtocolError):
+            raise Unreachable("the operator's upstream proxy broke the connection") from None
+
+    async def _copy(self, source: Peer, sink: Peer, clock: asyncio.Timeout) -> None:
+        while data := await source.reader.read(CHUNK):
+            sink.writer.write(data)
+            await sink.writer.drain()
+            self._touch(clock)
+        if sink.writer.can_write_eof():
+            sink.writer.write_eof()
+
+    def _touch(self, clock: asyncio.Timeout) -> None:
+        if not clock.expired():
+            clock.reschedule(asyncio.get_running_loop().time() + self._limits.idle_seconds)
+
+    async def _forward(self, client: Peer, request: h11.Request) -> None:
+        wanted, target = _forward_target(request.target.decode("ascii"))
+        async with self._dialler.line(wanted) as line:
+            origin = line.peer
+            await self._exchange(client, origin, _outgoing(request, wanted, target, line))
+
+    async def _exchange(self, client: Peer, origin: Peer, request: h11.Request) -> None:
+        upload: asyncio.Task[None] | None = None
+        try:
+            async with asyncio.timeout(self._limits.idle_seconds) as clock:
+                await origin.send(request)
+                upload = asyncio.get_running_loop().create_task(self._upload(client, origin, clock))
+                await self._download(origin, client, clock)
+        except (OSError, h11.ProtocolError) as error:
+            if client.http.our_state is not h11.SEND_RESPONSE:
+                raise
+            late = isinstance(error, TimeoutError)
+            raise Unreachable(
+                f"the server broke off before its answer: {error}", timed_out=late
+            ) from None
+        finally:
+            if upload is not None:
+                upload.cancel()
+                await asyncio.gather(upload, return_exceptions=True)
+
+    async def _upload(self, client: Peer, origin: Peer, clock: asyncio.Timeout) -> None:
+        while True:
+            try:
+                event = await client.receive()
+            except (OSError, h11.RemoteProtocolError):
+                origin.abort()  # a request that is not whole must not look so
+                return
+            if not isinstance(event, h11.Data | h11.EndOfMessage):
+                return
+            self._touch(clock)
+            whole = h11.EndOfMessage() if isinstance(event, h11.EndOfMessage) else event
+            with suppress(OSError):  # a server may answer without reading all
+                await origin.send(whole)
+
+    async def _download(self, origin: Peer, client: Peer, clock: asyncio.Timeout) -> None:
+        while True:
+            event = await origin.receive()
+            self._touch(clock)
+            if isinstance(event, h11.InformationalResponse):
+                await client.send(
+                    h11.InformationalResponse(
+                        status_code=event.status_code, headers=_end_to_end(event.headers)
+                    )
+                )
+            elif isinstance(event, h11.Response):
+                await client.send(_incoming(event))
+            elif isinstance(event, h11.Data):
+                await client.send(event)
+            elif isinstance(event, h11.EndOfMessage):
+                await client.send(h11.EndOfMessage())
+                return
+            else:
+                raise h11.RemoteProtocolError("it closed the connection")
+
+    async def _refuse(self, client: Peer, refused: Refused) -> None:
+        body = refused.sentence.encode("ascii", "backslashreplace") + b"\n"
+        headers: Headers = [
+            (b"Content-Type", b"text/plain; charset=utf-8"),
+            (b"Content-Length", str(len(body)).encode()),
+            (b"Connection", b"close"),
+        ]
+        if refused.deny is not None:
+            headers.append((b"X-Cellshell-Deny", refused.deny.encode()))
+        await client.send(h11.Response(status_code=refused.status, headers=headers))
+        with suppress(h11.LocalProtocolError):  # an answer to HEAD has no body
+            await client.send(h11.Data(data=body))
+        await self._half_close(client)

@@ -1,0 +1,480 @@
+"""Pid 1 of a box: spawns, opens and signals inside it on the service's word.
+
+    python -I -S -B init.py LISTENING_FD RUN_DIRECTORY
+
+One SEQPACKET connection at a time carries JSON requests `{"id", "op", ...}` and answers
+`{"id", "result"}` or `{"id", "errno", "message"}`, with descriptors attached. A message that does
+not fit a packet travels in a memfd announced by the byte `@`. Exits of what init spawned go out as
+`{"exit": pid, "code": n}`.
+
+The service may die: init keeps a duplicate of every pipe end, FIFO and pty master it handed out,
+remembers the exits that nobody was told, and accepts the next connection.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import struct
+import sys
+import termios
+import time
+from collections import deque
+from fcntl import ioctl
+
+VERSION = 1
+ORPHAN_TIMEOUT = 24 * 3600
+PACKET = 128 * 1024
+PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 4, 36
+PTRACE_DETACH = 17
+
+libc = ctypes.CDLL(None, use_errno=True)
+libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+
+
+class Refused(Exception):
+    """A request that cannot be carried out; carries an errno."""
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(message)
+        self.errno = number
+
+
+class Channel:
+    """The connection to the service: packets in, a queue of packets out."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        self.socket = connection
+        self.queue: deque = deque()
+
+    def receive(self) -> tuple[dict, list[int]] | None:
+        data, fds, _, _ = socket.recv_fds(
+            self.socket, PACKET + 1, 16, socket.MSG_CMSG_CLOEXEC
+        )
+        if not data:
+            return None
+        if data == b"@":
+            body = fds.pop(0)
+            data = os.pread(body, os.fstat(body).st_size, 0)
+            os.close(body)
+        return json.loads(data), fds
+
+    def send(self, message: dict, fds: list[int]) -> None:
+        """Takes over `fds`: they are closed once sent."""
+        data = json.dumps(message).encode()
+        if len(data) > PACKET:
+            body = os.memfd_create("answer")
+            os.write(body, data)
+            data, fds = b"@", [body, *fds]
+        self.queue.append((data, fds))
+        self.flush()
+
+    def flush(self) -> None:
+        while self.queue:
+            data, fds = self.queue[0]
+            try:
+                socket.send_fds(self.socket, [data], fds)
+            except BlockingIOError:
+                return
+            self.queue.popleft()
+            close_all(fds)
+
+    def close(self) -> None:
+        for _, fds in self.queue:
+            close_all(fds)
+        self.socket.close()
+
+
+def close_all(fds: list[int]) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
+class Init:
+    def __init__(self, listener: socket.socket, run: str) -> None:
+        self.listener = listener
+        self.run = run
+        self.channel: Channel | None = None
+        self.names: dict[int, str] = {}
+        self.kept: dict[int, dict[str, int]] = {}
+        self.exits: dict[int, int] = {}
+        self.orphaned_at = time.monotonic()
+
+    # The loop
+
+    def serve(self) -> None:
+        wake, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        self.listener.setblocking(False)
+        while True:
+            ready = self.poll(wake)
+            if wake in ready:
+                drain(wake)
+            self.reap()
+            if self.channel and ready.get(self.channel.socket.fileno()):
+                self.talk(ready[self.channel.socket.fileno()])
+            if self.listener.fileno() in ready:
+                self.accept()
+            if not self.channel and time.monotonic() - self.orphaned_at > ORPHAN_TIMEOUT:
+                return
+
+    def poll(self, wake: int) -> dict[int, int]:
+        poll = select.poll()
+        poll.register(wake, select.POLLIN)
+        poll.register(self.listener, select.POLLIN)
+        if self.channel:
+            events = select.POLLIN | (select.POLLOUT if self.channel.queue else 0)
+            poll.register(self.channel.socket, events)
+        return dict(poll.poll(None if self.channel else 60_000))
+
+    def accept(self) -> None:
+        connection, _ = self.listener.accept()
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        pid, _, _ = struct.unpack("iII", credentials)
+        # A peer outside our pid namespace has no pid here. Code in the box has one, and must not
+        # be obeyed even if it got hold of the path.
+        if os.getpid() == 1 and pid != 0:
+            connection.close()
+            return
+        self.hang_up()
+        self.channel = Channel(connection)
+        for pid in list(self.exits):
+            self.tell_exit(pid)
+
+    def hang_up(self) -> None:
+        if self.channel:
+            self.channel.close()
+        self.channel = None
+        self.orphaned_at = time.monotonic()
+
+    def talk(self, events: int) -> None:
+        assert self.channel
+        try:
+            if events & select.POLLOUT:
+                self.channel.flush()
+            if events & (select.POLLIN | select.POLLHUP | select.POLLERR):
+                received = self.channel.receive()
+                if received is None:
+                    self.hang_up()
+                else:
+                    self.answer(*received)
+        except BlockingIOError:
+            pass
+        except (ConnectionError, BrokenPipeError):
+            self.hang_up()
+
+    def answer(self, request: dict, fds: list[int]) -> None:
+        assert self.channel
+        try:
+            operation = getattr(self, "do_" + request["op"])
+            result, handed = operation(request, fds)
+            message = {"id": request["id"], "result": result}
+        except (OSError, Refused) as error:
+            number = error.errno or errno.EIO
+            message, handed = {"id": request["id"], "errno": number, "message": str(error)}, []
+        finally:
+            close_all(fds)
+        self.channel.send(message, handed)
+
+    def reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if os.WIFSTOPPED(status):
+                # A child called PTRACE_TRACEME: let it go on untraced.
+                libc.ptrace(PTRACE_DETACH, pid, None, os.WSTOPSIG(status))
+            elif pid in self.names:
+                self.exits[pid] = os.waitstatus_to_exitcode(status)
+                self.tell_exit(pid)
+
+    def tell_exit(self, pid: int) -> None:
+        if self.channel:
+            try:
+                self.channel.send({"exit": pid, "code": self.exits[pid]}, [])
+            except (ConnectionError, BrokenPipeError):
+                self.hang_up()
+
+    # Operations: (request, received descriptors) -> (result, descriptors to hand out)
+
+    def do_hello(self, request: dict, fds: list[int]) -> tuple:
+        processes = [
+            {"pid": pid, "name": name, "kept": sorted(self.kept.get(pid, {}))}
+            for pid, name in self.names.items()
+        ]
+        return {"version": VERSION, "pid": os.getpid(), "processes": processes}, []
+
+    def do_spawn(self, request: dict, fds: list[int]) -> tuple:
+        handed, child_fds, ends = [], [], {}
+        try:
+            if request.get("tty"):
+                master, slave = os.openpty()
+                set_size(slave, *request["tty"])
+                ends["tty"], child_fds = master, [slave, slave, slave]
+            else:
+                for name in ("stdin", "stdout", "stderr"):
+                    child_fds.append(self.stdio(name, request.get(name, "null"), fds, ends))
+            pid, pidfd = self.fork(request, child_fds)
+            handed = [os.dup(fd) for fd in ends.values()]
+        except BaseException:
+            close_all(list(ends.values()))
+            raise
+        finally:
+            close_all(list(set(child_fds)))
+        self.names[pid] = request.get("name", "")
+        self.kept[pid] = ends
+        return {"pid": pid, "fds": ["pidfd", *ends]}, [pidfd, *handed]
+
+    def stdio(self, name: str, kind: str | int, fds: list[int], ends: dict[str, int]) -> int:
+        if kind == "null":
+            return os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        if kind == "pipe":
+            read, write = os.pipe2(os.O_CLOEXEC)
+            ours, theirs = (write, read) if name == "stdin" else (read, write)
+            os.set_blocking(ours, False)
+            ends[name] = ours
+            return theirs
+        return os.dup(fds[int(kind)])
+
+    def fork(self, request: dict, child_fds: list[int]) -> tuple[int, int]:
+        failed, fail = os.pipe2(os.O_CLOEXEC)
+        pid = os.fork()
+        if pid == 0:
+            self.become(request, child_fds, fail)
+        os.close(fail)
+        try:
+            report = os.read(failed, 4096)
+        finally:
+            os.close(failed)
+        if report:
+            os.waitpid(pid, 0)
+            number, _, message = report.decode().partition(":")
+            raise Refused(int(number), message)
+        return pid, os.pidfd_open(pid)
+
+    def become(self, request: dict, child_fds: list[int], fail: int) -> None:
+        """In the child: turn into the program, or say why not and end."""
+        try:
+            signal.set_wakeup_fd(-1)
+            for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+                signal.signal(number, signal.SIG_DFL)
+            os.setsid()
+            for target, fd in enumerate(child_fds):
+                os.dup2(fd, target, inheritable=True)
+            if request.get("tty"):
+                ioctl(0, termios.TIOCSCTTY, 0)
+            if request.get("subreaper"):
+                libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+            fail = os.dup2(fail, 3, inheritable=False)
+            os.closerange(4, 1 << 30)
+            os.chdir(request["cwd"])
+            hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+            libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
+            environment = {os.fsencode(k): os.fsencode(v) for k, v in request["env"].items()}
+            argv = [os.fsencode(word) for word in request["argv"]]
+            os.execvpe(argv[0], argv, environment)
+        except OSError as error:
+            os.write(fail, f"{error.errno}:{error.strerror}: {error.filename!r}".encode())
+        finally:
+            os._exit(127)
+
+    def do_shell(self, request: dict, fds: list[int]) -> tuple:
+        """A bash that reads its script from a FIFO called `bash`, and its FIFO directory.
+
+        The name matters: bash puts the script's name in front of its error messages.
+        """
+        go, start = os.pipe2(os.O_CLOEXEC)
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        pid = os.fork()
+        if pid == 0:
+            os.read(go, 1)
+            request["cwd"] = f"{self.run}/shell/{os.getpid()}"
+            self.become(request | {"subreaper": True}, [null] * 3, os.dup(null))
+        close_all([go, null])
+        directory = f"{self.run}/shell/{pid}"
+        os.makedirs(directory, 0o700)
+        for name in ("bash", "report"):
+            os.mkfifo(f"{directory}/{name}", 0o600)
+        script = os.open(f"{directory}/bash", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        report = os.open(f"{directory}/report", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        pidfd = os.pidfd_open(pid)
+        os.write(start, b"x")
+        os.close(start)
+        self.names[pid] = request.get("name", "")
+        self.kept[pid] = {"script": script, "report": report}
+        result = {"pid": pid, "directory": directory, "fds": ["pidfd", "script", "report"]}
+        return result, [pidfd, os.dup(script), os.dup(report)]
+
+    def do_outputs(self, request: dict, fds: list[int]) -> tuple:
+        """A fresh pair of FIFOs for what a command of shell `pid` writes."""
+        directory = f"{self.run}/shell/{request['pid']}"
+        handed = []
+        for name in ("out", "err"):
+            label = f"{request['number']}.{name}"
+            os.mkfifo(f"{directory}/{label}", 0o600)
+            flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+            fd = os.open(f"{directory}/{label}", flags)
+            self.kept[request["pid"]][label] = fd
+            handed.append(os.dup(fd))
+        return {}, handed
+
+    def do_release(self, request: dict, fds: list[int]) -> tuple:
+        """Drop duplicates that nobody will ask for again; all of them once the process ended."""
+        pid = request["pid"]
+        kept = self.kept.get(pid, {})
+        for label in request.get("labels") or list(kept):
+            if label in kept:
+                os.close(kept.pop(label))
+            if label[0].isdigit():
+                os.unlink(f"{self.run}/shell/{pid}/{label}")
+        if pid in self.exits and not kept:
+            self.kept.pop(pid, None)
+            self.names.pop(pid, None)
+            self.exits.pop(pid)
+            remove_tree(f"{self.run}/shell/{pid}")
+        return {}, []
+
+    def do_open(self, request: dict, fds: list[int]) -> tuple:
+        path = os.fsencode(request["path"])
+        fd = os.open(path, request["flags"] | os.O_CLOEXEC, request.get("mode", 0o666))
+        return {}, [fd]
+
+    def do_rename(self, request: dict, fds: list[int]) -> tuple:
+        os.rename(os.fsencode(request["source"]), os.fsencode(request["destination"]))
+        return {}, []
+
+    def do_unlink(self, request: dict, fds: list[int]) -> tuple:
+        os.unlink(os.fsencode(request["path"]))
+        return {}, []
+
+    def do_mkfifo(self, request: dict, fds: list[int]) -> tuple:
+        os.mkfifo(os.fsencode(request["path"]), 0o600)
+        return {}, []
+
+    def do_directory(self, request: dict, fds: list[int]) -> tuple:
+        """The nearest directory at or above `path` that exists and can be entered."""
+        path = os.fsencode(request["path"])
+        missing = []
+        while path not in (b"/", b"") and not can_enter(path):
+            missing.append(os.path.basename(path))
+            path = os.path.dirname(path)
+        if missing and request.get("create"):
+            for name in reversed(missing):
+                path = os.path.join(path, name)
+                os.mkdir(path)
+        return os.fsdecode(path) or "/", []
+
+    def do_socket(self, request: dict, fds: list[int]) -> tuple:
+        family = socket.AF_INET6 if request.get("family") == "inet6" else socket.AF_INET
+        return {}, [socket.socket(family).detach()]
+
+    def do_listen(self, request: dict, fds: list[int]) -> tuple:
+        listener = socket.create_server(("127.0.0.1", request["port"]), backlog=128)
+        port = listener.getsockname()[1]
+        return {"port": port}, [listener.detach()]
+
+    def do_signal(self, request: dict, fds: list[int]) -> tuple:
+        if request["pid"] not in self.names or request["pid"] in self.exits:
+            raise Refused(errno.ESRCH, "no such process")
+        os.kill(request["pid"], request["signal"])
+        return {}, []
+
+    def do_kill_tree(self, request: dict, fds: list[int]) -> tuple:
+        found = descendants(request["roots"], set(request["spare"]), request["roots_too"])
+        for pid in found:
+            try:
+                os.kill(pid, request["signal"])
+            except ProcessLookupError:
+                continue
+        return found, []
+
+
+def can_enter(path: bytes) -> bool:
+    return os.path.isdir(path) and os.access(path, os.X_OK)
+
+
+def remove_tree(directory: str) -> None:
+    if not os.path.isdir(directory):
+        return
+    for name in os.listdir(directory):
+        os.unlink(f"{directory}/{name}")
+    os.rmdir(directory)
+
+
+def set_size(tty: int, columns: int, rows: int) -> None:
+    ioctl(tty, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+
+def drain(fd: int) -> None:
+    try:
+        while os.read(fd, 4096):
+            pass
+    except BlockingIOError:
+        pass
+
+
+def parents() -> dict[int, int]:
+    """Every live process here and its parent; zombies left out."""
+    table = {}
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        try:
+            with open(f"/proc/{entry}/stat", "rb") as file:
+                state, parent = file.read().rpartition(b")")[2].split()[:2]
+        except OSError:
+            continue
+        if state not in (b"Z", b"X"):
+            table[int(entry)] = int(parent)
+    return table
+
+
+def descendants(roots: list[int], spare: set[int], roots_too: bool) -> list[int]:
+    table = parents()
+    children: dict[int, list[int]] = {}
+    for pid, parent in table.items():
+        children.setdefault(parent, []).append(pid)
+    found = [pid for pid in roots if roots_too and pid in table]
+    queue = deque(roots)
+    seen = set(roots) | spare | {os.getpid()}
+    while queue:
+        for pid in children.get(queue.popleft(), ()):
+            if pid not in seen:
+                seen.add(pid)
+                found.append(pid)
+                queue.append(pid)
+    return found
+
+
+def main() -> None:
+    libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    listener = socket.socket(fileno=int(sys.argv[1]))
+    listener.set_inheritable(False)
+    run = sys.argv[2]
+    os.makedirs(f"{run}/shell", 0o700, exist_ok=True)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        Init(listener, run).serve()
+    finally:
+        if os.getpid() != 1:
+            for pid in descendants([os.getpid()], set(), False):
+                os.kill(pid, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()

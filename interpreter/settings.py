@@ -1,0 +1,92 @@
+"""Settings: keyword arguments, then `CELLSHELL_*`, then `.env`, then a TOML file, then defaults."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+from platformdirs import user_data_path
+from pydantic import Field, SecretStr
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from interpreter.models import DEFAULT_OUTPUT_BYTES
+
+
+class Settings(BaseSettings):
+    """Everything an operator can choose. Times in seconds, sizes in bytes."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="CELLSHELL_",
+        env_file=".env",
+        extra="ignore",
+        toml_file="cellshell.toml",
+        use_attribute_docstrings=True,
+    )
+
+    home: Path = Field(default_factory=lambda: user_data_path("cellshell"))
+    """Registry, files and records of all sandboxes. Made with mode 0700."""
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    token: SecretStr | None = None
+    """Required in every request when set. Without it the service is for this machine alone."""
+    isolation: Literal["auto", "bwrap", "none"] = "auto"
+    allowed_origins: list[str] = []
+    """Origins of web pages that may call the service."""
+    kernel_environment: Path | None = None
+    """The default Python kernel's environment; by default `environments/python` below `home`."""
+    heartbeat: float = Field(default=15.0, gt=0)
+    """The longest silence of an event stream."""
+    queue_length: int = Field(default=100, ge=1)
+    """Runs that may wait in one context, and commands in one shell."""
+    kept_executions: int = Field(default=1000, ge=1)
+    """Finished executions kept in one sandbox."""
+    kept_seconds: float = Field(default=86400.0, gt=0)
+    """How long a finished execution is kept at most."""
+    journal_bytes: int = Field(default=64 * DEFAULT_OUTPUT_BYTES, ge=1024)
+    """Output kept of one execution, or of one process; beyond it the middle is left out."""
+    kept_processes: int = Field(default=200, ge=1)
+    interrupt_grace: float = Field(default=2.0, gt=0)
+    """How long an interrupted cell or command may take to end before it is killed."""
+    max_sandboxes: int = Field(default=1000, ge=1)
+    tmp_bytes: int = Field(default=1 << 30, ge=1 << 20)
+    """Size of `/tmp` in a box; it is memory."""
+    shm_bytes: int = Field(default=1 << 29, ge=1 << 20)
+    egress_upstream: SecretStr | None = None
+    """An HTTP proxy that the egress proxy goes through, with its credentials."""
+    egress_private_hosts: list[str] = []
+    """Hosts on private addresses that sandboxes with network may reach."""
+    uid_base: int = Field(default=1_200_000, ge=1000)
+    """A service run by root gives each sandbox a uid of its own, counting from here."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        toml = TomlConfigSettingsSource(
+            settings_cls, os.environ.get("CELLSHELL_CONFIG", "cellshell.toml")
+        )
+        return init_settings, env_settings, dotenv_settings, toml
+
+    @property
+    def python_home(self) -> Path:
+        """Where the default kernel environment is, or will be made."""
+        return self.kernel_environment or self.home / "environments" / "python"
+
+    @property
+    def runtime(self) -> Path:
+        """Sockets and pages of running boxes. Short: a Unix socket path ends at 107 bytes."""
+        digest = hashlib.sha256(str(self.home.absolute()).encode()).hexdigest()[:10]
+        return Path(tempfile.gettempdir()) / f"cellshell-{os.getuid()}-{digest}"
