@@ -206,11 +206,11 @@ class Box:
         signum: int,
         *,
         spare: Sequence[int] = (),
-        roots_too: bool = True,
+        but: Sequence[int] = (),
     ) -> list[int]:
-        """One pass over the live descendants of `roots`, those below `spare` left out."""
+        """One pass over `roots` and all below them; nothing below `spare`, nor `but` themselves."""
         found, _ = await self.control.request(
-            "kill_tree", roots=list(roots), spare=list(spare), roots_too=roots_too, signal=signum
+            "kill_tree", roots=list(roots), spare=list(spare), but=list(but), signal=signum
         )
         return [int(pid) for pid in found]
 
@@ -232,8 +232,9 @@ class Box:
         self.control.close()
 
     async def _end_unconfined(self) -> None:
+        root = self._process.pid
         with suppress(ConnectionError):
-            while await self.kill_tree([self._process.pid], signal.SIGKILL, roots_too=False):
+            while await self.kill_tree([root], signal.SIGKILL, but=[root]):
                 continue
 
     def forget(self, pid: int) -> None:

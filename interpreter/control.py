@@ -7,9 +7,11 @@ import json
 import os
 import socket
 from collections import deque
-from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 PACKET = 128 * 1024
 MAX_FDS = 16

@@ -287,35 +287,37 @@ class Init:
             os.execvpe(argv[0], argv, environment)
         except OSError as error:
             os.write(fail, f"{error.errno}:{error.strerror}: {error.filename!r}".encode())
+        except (ValueError, TypeError, KeyError) as error:
+            os.write(fail, f"{errno.EINVAL}:{error!r}".encode())
         finally:
             os._exit(127)
 
     def do_shell(self, request: dict, fds: list[int]) -> tuple:
-        """A bash that reads its script from a FIFO called `bash`, and its FIFO directory.
-
-        The name matters: bash puts the script's name in front of its error messages.
-        """
+        """A bash that reads a pipe, with a directory of its own for its report and outputs."""
         go, start = os.pipe2(os.O_CLOEXEC)
+        script, ours = os.pipe2(os.O_CLOEXEC)
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         pid = os.fork()
         if pid == 0:
             os.read(go, 1)
-            request["cwd"] = f"{self.run}/shell/{os.getpid()}"
-            self.become(request | {"subreaper": True}, [null] * 3, os.dup(null))
-        close_all([go, null])
+            request |= {"subreaper": True, "cwd": f"{self.run}/shell/{os.getpid()}"}
+            self.become(request, [script, null, null], os.dup(2))
+        close_all([go, script, null])
         directory = f"{self.run}/shell/{pid}"
         os.makedirs(directory, 0o700)
-        for name in ("bash", "report"):
-            os.mkfifo(f"{directory}/{name}", 0o600)
-        script = os.open(f"{directory}/bash", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        os.mkfifo(f"{directory}/report", 0o600)
         report = os.open(f"{directory}/report", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        command = os.open(f"{directory}/command", flags, 0o600)
+        os.set_blocking(ours, False)
         pidfd = os.pidfd_open(pid)
         os.write(start, b"x")
         os.close(start)
         self.names[pid] = request.get("name", "")
-        self.kept[pid] = {"script": script, "report": report}
-        result = {"pid": pid, "directory": directory, "fds": ["pidfd", "script", "report"]}
-        return result, [pidfd, os.dup(script), os.dup(report)]
+        self.kept[pid] = {"script": ours, "report": report}
+        names = ["pidfd", "script", "report", "command"]
+        result = {"pid": pid, "directory": directory, "fds": names}
+        return result, [pidfd, os.dup(ours), os.dup(report), command]
 
     def do_outputs(self, request: dict, fds: list[int]) -> tuple:
         """A fresh pair of FIFOs for what a command of shell `pid` writes."""
@@ -392,7 +394,7 @@ class Init:
         return {}, []
 
     def do_kill_tree(self, request: dict, fds: list[int]) -> tuple:
-        found = descendants(request["roots"], set(request["spare"]), request["roots_too"])
+        found = descendants(request["roots"], set(request["spare"]), set(request["but"]))
         for pid in found:
             try:
                 os.kill(pid, request["signal"])
@@ -441,20 +443,22 @@ def parents() -> dict[int, int]:
     return table
 
 
-def descendants(roots: list[int], spare: set[int], roots_too: bool) -> list[int]:
-    table = parents()
+def descendants(roots: list[int], spare: set[int], but: set[int]) -> list[int]:
+    """Live `roots` and all below them; not what is below `spare`, and not `but` themselves."""
     children: dict[int, list[int]] = {}
+    table = parents()
     for pid, parent in table.items():
         children.setdefault(parent, []).append(pid)
-    found = [pid for pid in roots if roots_too and pid in table]
     queue = deque(roots)
     seen = set(roots) | spare | {os.getpid()}
+    found = []
     while queue:
-        for pid in children.get(queue.popleft(), ()):
-            if pid not in seen:
-                seen.add(pid)
-                found.append(pid)
-                queue.append(pid)
+        pid = queue.popleft()
+        if pid in table and pid not in but:
+            found.append(pid)
+        below = [child for child in children.get(pid, ()) if child not in seen]
+        seen.update(below)
+        queue.extend(below)
     return found
 
 
@@ -472,7 +476,7 @@ def main() -> None:
         Init(listener, run).serve()
     finally:
         if os.getpid() != 1:
-            for pid in descendants([os.getpid()], set(), False):
+            for pid in descendants([os.getpid()], set(), {os.getpid()}):
                 os.kill(pid, signal.SIGKILL)
 
 

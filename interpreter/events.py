@@ -1,0 +1,81 @@
+"""Numbered events: the same in memory, in the journal and on the wire."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import orjson
+
+from interpreter.rendering import output_text
+
+TERMINAL = frozenset({"done", "error", "exit"})
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """`number` counts from 1. After a terminal event (`done`, `error`, `exit`) none follows."""
+
+    number: int
+    name: str
+    data: dict[str, Any]
+
+    @property
+    def terminal(self) -> bool:
+        return self.name in TERMINAL
+
+    @property
+    def text(self) -> str:
+        """The text in it, of `stdout`, `stderr` and `output` events; otherwise empty."""
+        if self.name in ("stdout", "stderr"):
+            return str(self.data.get("data", ""))
+        output = self.data.get("output")
+        return output_text(output) if isinstance(output, dict) else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a journal of an execution holds: events, then the whole result, then late output."""
+
+    kind: Literal["event", "result", "late"]
+    number: int
+    name: str
+    data: dict[str, Any]
+
+
+def pack(kind: Literal["event", "result", "late"], number: int, name: str, data: Any) -> bytes:
+    return dumps([kind, number, name, data])
+
+
+def unpack(record: bytes) -> Entry:
+    kind, number, name, data = orjson.loads(record)
+    return Entry(kind, number, name, data)
+
+
+def dumps(value: Any) -> bytes:
+    """JSON in UTF-8. A lone surrogate, which JSON in UTF-8 cannot hold, becomes U+FFFD."""
+    try:
+        return orjson.dumps(value)
+    except (TypeError, ValueError):
+        return orjson.dumps(_clean(value))
+
+
+def _clean(value: Any) -> Any:
+    match value:
+        case str():
+            return value.encode("utf-8", "replace").decode("utf-8", "replace")
+        case dict():
+            return {_clean(str(name)): _clean(item) for name, item in value.items()}
+        case list() | tuple():
+            return [_clean(item) for item in value]
+        case int() if not -(2**63) <= value < 2**64:
+            return float(value)
+        case None | bool() | int() | float():
+            return value
+    return str(value)
+
+
+def now() -> str:
+    """RFC 3339 in UTC."""
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

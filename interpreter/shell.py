@@ -1,0 +1,396 @@
+"""One persistent bash: runs commands exactly as they are and tells what they changed."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import signal
+import termios
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from interpreter import bash
+from interpreter.box import Box, BoxProcess
+from interpreter.environment import difference, shareable
+
+Sink = Callable[[str, bytes], None]
+"""Takes what was written: "stdout" or "stderr", and bytes."""
+How = Literal["report", "exited", "timeout", "stopped"]
+_READ = 1 << 18
+
+
+@dataclass(frozen=True)
+class Command:
+    text: str
+    variables: Mapping[str, str]
+    """All that is to be exported while it runs."""
+    cwd: str
+    stdin: bytes | None = None
+    timeout: float | None = None
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended. `report` is None where bash could not tell any more."""
+
+    how: How
+    exit_code: int | None
+    report: bash.Report | None
+    killed_harder: bool = False
+    shell_exited: bool = False
+
+
+class Outputs:
+    """The pair of FIFOs a command writes to.
+
+    We hold a write end of each ourselves, so that they signal no end of file between two commands;
+    letting go of it shows whether a job in the background still holds the other.
+    """
+
+    def __init__(self, number: int, fds: list[int]) -> None:
+        self.number = number
+        self._loop = asyncio.get_running_loop()
+        self._read = dict(zip(("stdout", "stderr"), fds, strict=True))
+        self._write: dict[str, int] = {}
+        self._sink: Sink | None = None
+        self._on_end: Callable[[], None] | None = None
+        for fd in fds:
+            os.set_blocking(fd, False)
+            with suppress(PermissionError):
+                fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _READ)
+        self._hold()
+
+    def attach(self, sink: Sink) -> None:
+        self._sink = sink
+        for stream, fd in self._read.items():
+            self._loop.add_reader(fd, self._readable, stream, fd)
+
+    def drain(self) -> None:
+        """Take in all that was written until now."""
+        for stream, fd in list(self._read.items()):
+            while self._readable(stream, fd):
+                continue
+
+    def settle(self) -> bool:
+        """After a command: True when nobody holds the FIFOs any more, and they can be used again."""
+        for fd in self._write.values():
+            os.close(fd)
+        self._write = {}
+        held = [stream for stream, fd in self._read.items() if not self._at_end(stream, fd)]
+        if held:
+            return False
+        for fd in self._read.values():
+            self._loop.remove_reader(fd)
+        self._hold()
+        return True
+
+    def linger(self, on_end: Callable[[], None]) -> None:
+        """Go on reading for jobs in the background until they let go."""
+        self._on_end = on_end
+        self._finish_if_closed()
+
+    def close(self) -> None:
+        for fd in self._read.values():
+            self._loop.remove_reader(fd)
+            os.close(fd)
+        for fd in self._write.values():
+            os.close(fd)
+        self._read, self._write = {}, {}
+
+    def _hold(self) -> None:
+        for stream, fd in self._read.items():
+            self._write[stream] = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK)
+
+    def _at_end(self, stream: str, fd: int) -> bool:
+        try:
+            data = os.read(fd, _READ)
+        except BlockingIOError:
+            return False
+        if data and self._sink:
+            self._sink(stream, data)
+            return self._at_end(stream, fd)
+        return not data
+
+    def _readable(self, stream: str, fd: int) -> bool:
+        try:
+            data = os.read(fd, _READ)
+        except BlockingIOError:
+            return False
+        if data:
+            if self._sink:
+                self._sink(stream, data)
+            return True
+        self._loop.remove_reader(fd)
+        os.close(fd)
+        del self._read[stream]
+        self._finish_if_closed()
+        return False
+
+    def _finish_if_closed(self) -> None:
+        if not self._read and self._on_end:
+            self._on_end()
+
+
+class Shell:
+    """One bash of a session. Not for two commands at once: the session queues them."""
+
+    def __init__(self, box: Box, process: BoxProcess, directory: str, fds: dict[str, int]) -> None:
+        self._box = box
+        self._process = process
+        self._directory = directory
+        self._script, self._report, self._command = fds["script"], fds["report"], fds["command"]
+        self._loop = asyncio.get_running_loop()
+        self._outputs: Outputs | None = None
+        self._lingering: set[Outputs] = set()
+        self._number = 0
+        self._releases: set[asyncio.Task[None]] = set()
+        self._woken: asyncio.Future[How] | None = None
+        self._reported = bytearray()
+        self._holding: int | None = None
+        self._told: dict[str, str] = {}
+        self._cwd: str | None = None
+        self._last = bash.Report(False, 0, False, True, False, "", {})
+        self._hold_report()
+        self._loop.add_reader(self._report, self._reportable)
+        process.ended.add_done_callback(lambda _: self._wake("exited"))
+
+    @classmethod
+    async def start(cls, box: Box, *, env: Mapping[str, str], name: str) -> Shell:
+        result, fds = await box.control.request("shell", argv=bash.ARGV, env=dict(env), name=name)
+        handed = dict(zip(result["fds"], fds, strict=True))
+        process = box.adopt(result["pid"], {"pidfd": handed.pop("pidfd")})
+        shell = cls(box, process, result["directory"], handed)
+        shell._told = {key: value for key, value in env.items() if shareable(key)}
+        os.write(shell._script, bash.FIRST.encode())
+        return shell
+
+    @property
+    def alive(self) -> bool:
+        return not self._process.ended.done()
+
+    async def run(self, command: Command, sink: Sink, stop: asyncio.Future[None]) -> Ended:
+        """Run to the end, the timeout, or until `stop` is done; then the shell is free again."""
+        outputs = await self._ready_outputs()
+        outputs.attach(sink)
+        stdin = await self._place_stdin(command.stdin)
+        spared = self._children()
+        self._woken = self._loop.create_future()
+        stopper = self._on_stop(stop)
+        timer = command.timeout and self._loop.call_later(
+            command.timeout, self._wake, "timeout"
+        )
+        try:
+            await self._send(command, outputs.number, stdin)
+            how = await self._woken
+            harder = await self._halt(spared) if how in ("timeout", "stopped") else False
+        finally:
+            stop.remove_done_callback(stopper)
+            if timer:
+                timer.cancel()
+            self._settle(outputs)
+        return self._ended(how, harder)
+
+    async def close(self) -> None:
+        """End the shell and what it started."""
+        if self.alive:
+            with suppress(ConnectionError):
+                await self._sweep([], shell_too=True)
+                await self._process.wait()
+        self._loop.remove_reader(self._report)
+        for fd in (self._script, self._report, self._command):
+            os.close(fd)
+        if self._holding is not None:
+            os.close(self._holding)
+        for outputs in [self._outputs, *self._lingering]:
+            if outputs:
+                outputs.close()
+        self._outputs = None
+        self._lingering.clear()
+        await self._process.release()
+
+    # Sending
+
+    async def _send(self, command: Command, number: int, stdin: str) -> None:
+        last = self._last
+        head = bash.preamble(
+            status=last.status,
+            posix=last.posix,
+            aliases=last.aliases,
+            inherit_errexit=last.inherit_errexit,
+        )
+        text = head + os.fsencode(command.text)
+        os.ftruncate(self._command, 0)
+        os.pwrite(self._command, text, 0)
+        changes = difference(self._told, command.variables)
+        lines = bash.change_variables(changes)
+        if command.cwd != self._cwd:
+            previous = self._last.exported.get("OLDPWD")
+            lines += bash.change_directory(command.cwd)
+            lines += bash.forget_previous_directory(previous)
+        self._told = dict(command.variables)
+        self._cwd = command.cwd
+        await self._write_script(os.fsencode(lines + bash.run(self._directory, number, stdin)))
+
+    async def _write_script(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[os.write(self._script, view) :]
+            except BlockingIOError:
+                writable = self._loop.create_future()
+                self._loop.add_writer(self._script, _done, writable)
+                try:
+                    await asyncio.wait([writable, self._process.ended], return_when="FIRST_COMPLETED")
+                finally:
+                    self._loop.remove_writer(self._script)
+            except BrokenPipeError:
+                return
+
+    async def _place_stdin(self, data: bytes | None) -> str:
+        if data is None:
+            return "/dev/null"
+        path = f"{self._directory}/stdin"
+        with suppress(FileNotFoundError):
+            await self._box.unlink(path)
+        fd = await self._box.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(fd, "wb") as file:
+            await asyncio.to_thread(file.write, data)
+        return path
+
+    async def _ready_outputs(self) -> Outputs:
+        if self._outputs is None:
+            self._number += 1
+            _, fds = await self._box.control.request(
+                "outputs", pid=self._process.pid, number=self._number
+            )
+            self._outputs = Outputs(self._number, fds)
+        return self._outputs
+
+    # Ending
+
+    def _settle(self, outputs: Outputs) -> None:
+        outputs.drain()
+        if outputs.settle():
+            return
+        self._outputs = None
+        self._lingering.add(outputs)
+        outputs.linger(lambda: self._let_go(outputs))
+
+    def _let_go(self, outputs: Outputs) -> None:
+        self._lingering.discard(outputs)
+        labels = [f"{outputs.number}.out", f"{outputs.number}.err"]
+        task = self._loop.create_task(self._process.release(*labels))
+        self._releases.add(task)
+        task.add_done_callback(self._releases.discard)
+
+    def _ended(self, how: How, harder: bool) -> Ended:
+        report = bash.read_report(bytes(self._reported)) if self._reported else None
+        self._reported.clear()
+        self._woken = None
+        if report is not None:
+            self._last = report
+            self._told = {k: v for k, v in report.exported.items() if shareable(k)}
+            self._cwd = report.cwd
+        exited = not self.alive
+        code = None
+        if exited and how not in ("timeout", "stopped"):
+            code = self._process.ended.result()
+            code = 128 - code if code < 0 else code
+        elif how == "report" and report is not None:
+            code = report.status
+        return Ended(how, code, report, harder, exited)
+
+    async def _halt(self, spared: list[int]) -> bool:
+        """SIGINT, then harder. True when it took more than the interrupt."""
+        self._woken = self._loop.create_future()
+        with suppress(ConnectionError):
+            await self._box.kill_tree([self._process.pid], signal.SIGINT, spare=spared)
+            quick = await self._woken_within(GRACE)
+            left = await self._sweep(spared, shell_too=not quick)
+            if not quick:
+                await self._process.wait()
+            return left or not quick
+        return True
+
+    async def _sweep(self, spared: list[int], *, shell_too: bool) -> bool:
+        """SIGKILL, pass after pass, until one finds nothing; also what left the tree meanwhile."""
+        roots, found_any = [self._process.pid], False
+        but = [] if shell_too else roots
+        while found := await self._box.kill_tree(roots, signal.SIGKILL, spare=spared, but=but):
+            found_any = True
+            roots = list(dict.fromkeys([*roots, *found]))
+        return found_any
+
+    async def _woken_within(self, seconds: float) -> bool:
+        assert self._woken
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await asyncio.shield(self._woken)
+            return True
+        return False
+
+    def _on_stop(self, stop: asyncio.Future[None]) -> Callable[[asyncio.Future[None]], None]:
+        def stopper(_: asyncio.Future[None]) -> None:
+            self._wake("stopped")
+
+        stop.add_done_callback(stopper)
+        return stopper
+
+    def _wake(self, how: How) -> None:
+        if self._woken and not self._woken.done():
+            self._woken.set_result(how)
+
+    def _children(self) -> list[int]:
+        """What earlier commands left running, by the pids of the box."""
+        host = self._process.host_pid
+        try:
+            pids = Path(f"/proc/{host}/task/{host}/children").read_text().split()
+            return [_inside_pid(pid) for pid in pids]
+        except OSError:
+            return []
+
+    # The report pipe: one report is written from open to close, so it ends with end of file.
+
+    def _hold_report(self) -> None:
+        flags = os.O_WRONLY | os.O_NONBLOCK
+        self._holding = os.open(f"/proc/self/fd/{self._report}", flags)
+
+    def _reportable(self) -> None:
+        while True:
+            try:
+                data = os.read(self._report, _READ)
+            except BlockingIOError:
+                return
+            if not data:
+                self._hold_report()
+                if not bash.is_last(self._reported):
+                    self._wake("report")
+                return
+            self._reported += data[: MAX_REPORT - len(self._reported)]
+            if self._holding is not None:
+                os.close(self._holding)
+                self._holding = None
+
+
+GRACE = 2.0
+MAX_REPORT = 8 << 20
+
+
+def waiting_bytes(fd: int) -> int:
+    return int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, b"\0" * 4), "little")
+
+
+def _inside_pid(host_pid: str) -> int:
+    for line in Path(f"/proc/{host_pid}/status").read_text().splitlines():
+        if line.startswith("NSpid:"):
+            return int(line.split()[-1])
+    return int(host_pid)
+
+
+def _done(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
