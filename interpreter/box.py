@@ -182,7 +182,9 @@ class Box:
         found, _ = await self.control.request("directory", path=path, create=create)
         return str(found)
 
-    async def connect(self, port: int, *, family: Literal["inet", "inet6"] = "inet") -> socket.socket:
+    async def connect(
+        self, port: int, *, family: Literal["inet", "inet6"] = "inet"
+    ) -> socket.socket:
         """A connection to something that listens on the box's loopback."""
         _, (fd,) = await self.control.request("socket", family=family)
         connection = socket.socket(fileno=fd)
@@ -259,7 +261,12 @@ class Box:
 
 
 def _prepare(plan: BoxPlan) -> None:
-    directories = [plan.run / "kernels", plan.run / "env", plan.files / "workspace", plan.files / "home"]
+    directories = [
+        plan.run / "kernels",
+        plan.run / "env",
+        plan.files / "workspace",
+        plan.files / "home",
+    ]
     for directory in directories:
         directory.mkdir(parents=True, exist_ok=True)
         if plan.uid is not None and directory.name != "env":
@@ -272,7 +279,15 @@ def _launch(
 ) -> tuple[subprocess.Popen[bytes], int | None]:
     """A session and process group of its own: nothing may end because the service does."""
     fd = listener.fileno()
-    init = [walls.python(), "-I", "-S", "-B", f"{plan.paths.guest}/init.py", str(fd), plan.paths.run]
+    init = [
+        walls.python(),
+        "-I",
+        "-S",
+        "-B",
+        f"{plan.paths.guest}/init.py",
+        str(fd),
+        plan.paths.run,
+    ]
     read, write = os.pipe()
     try:
         process = subprocess.Popen(  # noqa: S603

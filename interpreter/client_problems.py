@@ -57,7 +57,7 @@ def unexpected(response: httpx.Response) -> CellshellError:
     return error
 
 
-def unreachable(error: httpx.TransportError, base_url: str) -> ServiceUnreachable:
+def unreachable(error: httpx.RequestError, base_url: str) -> ServiceUnreachable:
     """For a service that does not answer, or stopped in the middle of an answer."""
     reason = str(error) or type(error).__name__
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
@@ -85,9 +85,13 @@ def parse_list(model: type[M], response: httpx.Response) -> list[M]:
 
 def build(model: type[M], **fields: Any) -> M:
     """A request out of the fields that were given; None stands for not given."""
-    given = {name: value for name, value in fields.items() if value is not None}
+    return check(model, {name: value for name, value in fields.items() if value is not None})
+
+
+def check(model: type[M], fields: Any) -> M:
+    """A request out of these fields; `InvalidRequest` says which one is wrong."""
     try:
-        return model.model_validate(given)
+        return model.model_validate(fields)
     except ValidationError as error:
         _refuse(error)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +14,12 @@ import httpx
 from httpx_sse import EventSource
 from pydantic import BaseModel
 
-from interpreter.client_events import Event, read_event
+from interpreter.client_events import read_event
 from interpreter.client_problems import problem, raise_for, unexpected, unreachable
-from interpreter.errors import CellshellError, InvalidRequest, NotReady, Unavailable
+from interpreter.errors import InvalidRequest, ServiceUnreachable
+from interpreter.events import Event
 
+CONNECT = 10.0
 SILENCE = 60.0
 """A stream silent for longer is lost: the service sends a heartbeat every 15 s."""
 PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0, 5.0, 5.0)
@@ -32,20 +34,17 @@ class Call:
     path: str
     params: Mapping[str, Any] | None = None
     body: BaseModel | None = None
-    content: Any = None
-    headers: Mapping[str, str] | None = None
+    content: bytes | AsyncIterable[bytes] | None = None
 
-    def build(self, http: httpx.AsyncClient, **headers: str) -> httpx.Request:
-        content = self.content
-        if self.body is not None:
-            content = self.body.model_dump_json(by_alias=True, exclude_unset=True)
-            headers["Content-Type"] = "application/json"
-        return http.build_request(
-            self.method,
-            self.path + query(self.params),
-            content=content,
-            headers={**headers, **(self.headers or {})},
-        )
+    def build(self, http: httpx.AsyncClient, headers: Mapping[str, str] = {}) -> httpx.Request:
+        if self.body is None:
+            content, kind = self.content, "application/octet-stream"
+        else:
+            content = self.body.model_dump_json(by_alias=True, exclude_unset=True).encode()
+            kind = "application/json"
+        headers = headers if content is None else {"Content-Type": kind, **headers}
+        path = self.path + query(self.params)
+        return http.build_request(self.method, path, content=content, headers=headers)
 
 
 def query(params: Mapping[str, Any] | None) -> str:
@@ -73,7 +72,7 @@ def open_http(
     return httpx.AsyncClient(
         base_url=base_url,
         headers={"Authorization": f"Bearer {token}"} if token else {},
-        timeout=httpx.Timeout(None, connect=10.0),
+        timeout=httpx.Timeout(None, connect=CONNECT),
         transport=transport or httpx.AsyncHTTPTransport(**transport_options()),
     )
 
@@ -100,18 +99,15 @@ class Transport:
 
     async def send(self, call: Call, *, repeatable: bool = False) -> httpx.Response:
         """The answer to a call; one that is safe to repeat outlives a restart of the service."""
-        pauses = iter(PAUSES if repeatable else ())
-        while True:
+        for pause in PAUSES if repeatable else ():
             try:
                 return await self._send_once(call)
-            except Unavailable:
-                pause = next(pauses, None)
-                if pause is None:
-                    raise
-            await asyncio.sleep(pause)
+            except ServiceUnreachable:
+                await asyncio.sleep(pause)
+        return await self._send_once(call)
 
     async def get(self, path: str, params: Mapping[str, Any] | None = None) -> httpx.Response:
-        return await self.send(Call("GET", path, params), repeatable=True)
+        return await self.send(Call("GET", path, params))
 
     async def post(self, path: str, body: BaseModel | None = None) -> httpx.Response:
         return await self.send(Call("POST", path, body=body))
@@ -120,11 +116,12 @@ class Transport:
         return await self.send(Call("DELETE", path, params))
 
     @asynccontextmanager
-    async def open(self, call: Call, **headers: str) -> AsyncIterator[httpx.Response]:
+    async def open(
+        self, call: Call, headers: Mapping[str, str] = {}, silence: float | None = None
+    ) -> AsyncIterator[httpx.Response]:
         """A response with its body still to be read."""
-        request = call.build(self._http, **headers)
-        if headers.get("Accept") == "text/event-stream":
-            request.extensions["timeout"] = {"connect": 10.0, "read": SILENCE}
+        request = call.build(self._http, headers)
+        request.extensions["timeout"] = {"connect": CONNECT, "read": silence}
         try:
             response = await self._http.send(request, stream=True)
             try:
@@ -137,32 +134,34 @@ class Transport:
         except httpx.RequestError as error:
             raise unreachable(error, self.base_url) from error
 
+    async def body(self, call: Call) -> AsyncGenerator[bytes, None]:
+        """The bytes of an answer, piece by piece."""
+        async with self.open(call) as response:
+            async for piece in response.aiter_bytes():
+                yield piece
+
     async def events(
         self, call: Call, *, last: frozenset[str], resume: str | None = None
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         """Follows a stream to its terminal event, one of `last`; `error` raises.
 
         `resume` is the path of the execution's events, for a call that is safe to repeat.
         """
-        number = 0
-        pauses = iter(PAUSES)
+        number, pauses = 0, iter(PAUSES)
         while True:
             again = Call("GET", resume) if resume and number else call
             try:
                 async with aclosing(self._read(again, number)) as events:
                     async for event in events:
-                        if event.number > number or not event.number:
+                        if event.number > number:
                             number, pauses = event.number, iter(PAUSES)
                             yield event
                         if event.name in last:
                             return
-                raise Unavailable(
-                    f"expected the event stream of {call.path} to end with one of "
-                    f"{', '.join(sorted(last | {'error'}))}, but it just ended"
-                )
-            except Unavailable as error:
+                raise _cut_short(call)
+            except ServiceUnreachable:
                 pause = next(pauses, None)
-                if resume is None or pause is None or not _passes(error):
+                if resume is None or pause is None:
                     raise
             await asyncio.sleep(pause)
 
@@ -174,11 +173,11 @@ class Transport:
         raise_for(response)
         return response
 
-    async def _read(self, call: Call, number: int) -> AsyncIterator[Event]:
+    async def _read(self, call: Call, number: int) -> AsyncGenerator[Event, None]:
         headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
         if number:
             headers["Last-Event-ID"] = str(number)
-        async with self.open(call, **headers) as response:
+        async with self.open(call, headers, SILENCE) as response:
             if not response.headers.get("content-type", "").startswith("text/event-stream"):
                 raise unexpected(response)
             async with aclosing(EventSource(response).aiter_sse()) as source:
@@ -189,3 +188,10 @@ class Transport:
                     if event.name == "error":
                         raise problem(event.data)
                     yield event
+
+
+def _cut_short(call: Call) -> ServiceUnreachable:
+    return ServiceUnreachable(
+        f"expected the events of {call.path} to end with a terminal event, but the stream just "
+        "ended: the service or a proxy before it went away; give the run an `id` to follow it on"
+    )

@@ -7,9 +7,9 @@ headers removed. Names are resolved here, and connections go to exactly the addr
 from __future__ import annotations
 
 import asyncio
-import re
 from contextlib import suppress
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Self
 
 import h11
@@ -29,6 +29,14 @@ from interpreter.egress_environment import (
     passthrough_hosts,
     proxy_environment,
 )
+from interpreter.egress_messages import (
+    Headers,
+    Refused,
+    forward_target,
+    incoming,
+    outgoing,
+    tunnel_target,
+)
 from interpreter.network_policy import Decision, Denied, OpenNetwork, Policy, Resolver
 
 if TYPE_CHECKING:
@@ -47,17 +55,11 @@ __all__ = [
     "proxy_environment",
 ]
 
-_AUTHORITY = re.compile(r"(?:\[([0-9A-Fa-f:.]{2,45})\]|([A-Za-z0-9._-]{1,253}))(?::(\d{1,5}))?")
-_ABSOLUTE = re.compile(r"(?i:http)://([^/?#]*)([^#]*)")
-_HOP_BY_HOP = frozenset(
-    b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer "
-    b"transfer-encoding upgrade".split()
-)
 _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\n"
     b"Content-Length: 56\r\n\r\nToo many connections of this sandbox are open: try later"
 )
-Headers = list[tuple[bytes, bytes]]
+_LINGER_READS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +71,6 @@ class EgressLimits:
     connect_seconds: float = 20.0
     idle_seconds: float = 900.0
     linger_seconds: float = 2.0
-
-
-class Refused(Exception):
-    """A request that gets an answer of ours: a status and a sentence."""
-
-    def __init__(self, status: int, sentence: str, deny: str | None = None) -> None:
-        super().__init__(sentence)
-        self.status = status
-        self.sentence = sentence
-        self.deny = deny
 
 
 class EgressProxy:
@@ -152,14 +144,22 @@ class EgressProxy:
             try:
                 await self._answer(client)
             except Refused as refused:
-                await self._refuse(client, refused)
+                await _refuse(client, refused)
             await self._hang_up(client)
         except (OSError, h11.ProtocolError):
-            pass  # the client is gone, or broke off in the middle: nobody is left to tell
+            client.reset()  # too late for an answer: it must not look whole
         finally:
-            client.abort()
-            with suppress(OSError):
-                await client.writer.wait_closed()
+            await client.close()
+
+    async def _hang_up(self, client: Peer) -> None:
+        """Half-close and read on a little: closing on unread input would discard the answer."""
+        async with asyncio.timeout(self._limits.idle_seconds):
+            await client.finish()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._limits.linger_seconds):
+                for _ in range(_LINGER_READS):
+                    if not await client.reader.read(CHUNK):
+                        return
 
     async def _answer(self, client: Peer) -> None:
         request = await self._request(client)
@@ -167,7 +167,7 @@ class EgressProxy:
             return
         try:
             if request.method == b"CONNECT":
-                await self._tunnel(client, _tunnel_target(request.target.decode("ascii")))
+                await self._tunnel(client, tunnel_target(request.target.decode("ascii")))
             else:
                 await self._forward(client, request)
         except Denied as denied:
@@ -184,22 +184,29 @@ class EgressProxy:
                 408, f"expected a whole request head within {self._limits.head_seconds:g} seconds"
             ) from None
         except h11.RemoteProtocolError as error:
-            raise Refused(error.error_status_hint, f"expected an HTTP/1.1 request: {error}") from None
+            raise Refused(
+                error.error_status_hint, f"expected an HTTP/1.1 request: {error}"
+            ) from None
         return event if isinstance(event, h11.Request) else None
 
     async def _tunnel(self, client: Peer, wanted: Destination) -> None:
         async with self._dialler.line(wanted) as line:
             await self._establish(line, wanted)
-            client.writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-            line.peer.writer.write(client.http.trailing_data[0])
-            client.writer.write(line.peer.http.trailing_data[0])
-            with suppress(ExceptionGroup):
-                async with (
-                    asyncio.timeout(self._limits.idle_seconds) as clock,
-                    asyncio.TaskGroup() as group,
-                ):
-                    group.create_task(self._copy(client, line.peer, clock))
-                    group.create_task(self._copy(line.peer, client, clock))
+            async with asyncio.timeout(self._limits.idle_seconds) as clock:
+                early, _ = line.peer.http.trailing_data
+                await client.write(b"HTTP/1.1 200 Connection established\r\n\r\n" + early)
+                if first := client.http.trailing_data[0]:
+                    await line.peer.write(first)
+                await self._copy_both(client, line.peer, clock)
+
+    async def _copy_both(self, client: Peer, origin: Peer, clock: asyncio.Timeout) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._copy(client, origin, clock))
+                group.create_task(self._copy(origin, client, clock))
+        except* OSError:
+            origin.reset()
+            client.reset()
 
     async def _establish(self, line: Line, wanted: Destination) -> None:
         try:
@@ -212,21 +219,19 @@ class EgressProxy:
 
     async def _copy(self, source: Peer, sink: Peer, clock: asyncio.Timeout) -> None:
         while data := await source.reader.read(CHUNK):
-            sink.writer.write(data)
-            await sink.writer.drain()
+            await sink.write(data)
             self._touch(clock)
-        if sink.writer.can_write_eof():
-            sink.writer.write_eof()
+        await sink.finish()
 
     def _touch(self, clock: asyncio.Timeout) -> None:
         if not clock.expired():
             clock.reschedule(asyncio.get_running_loop().time() + self._limits.idle_seconds)
 
     async def _forward(self, client: Peer, request: h11.Request) -> None:
-        wanted, target = _forward_target(request.target.decode("ascii"))
+        wanted, target = forward_target(request.target.decode("ascii"))
         async with self._dialler.line(wanted) as line:
             origin = line.peer
-            await self._exchange(client, origin, _outgoing(request, wanted, target, line))
+            await self._exchange(client, origin, outgoing(request, wanted, target, line))
 
     async def _exchange(self, client: Peer, origin: Peer, request: h11.Request) -> None:
         upload: asyncio.Task[None] | None = None
@@ -248,49 +253,39 @@ class EgressProxy:
                 await asyncio.gather(upload, return_exceptions=True)
 
     async def _upload(self, client: Peer, origin: Peer, clock: asyncio.Timeout) -> None:
-        while True:
+        event: object = None
+        while not isinstance(event, h11.EndOfMessage):
             try:
                 event = await client.receive()
             except (OSError, h11.RemoteProtocolError):
-                origin.abort()  # a request that is not whole must not look so
+                origin.reset()  # a request that broke off must not look whole
                 return
             if not isinstance(event, h11.Data | h11.EndOfMessage):
                 return
             self._touch(clock)
-            whole = h11.EndOfMessage() if isinstance(event, h11.EndOfMessage) else event
-            with suppress(OSError):  # a server may answer without reading all
-                await origin.send(whole)
+            try:
+                await origin.send(event if isinstance(event, h11.Data) else h11.EndOfMessage())
+            except OSError:
+                return  # a server may answer without reading all
 
     async def _download(self, origin: Peer, client: Peer, clock: asyncio.Timeout) -> None:
-        while True:
+        event: object = None
+        while not isinstance(event, h11.EndOfMessage):
             event = await origin.receive()
             self._touch(clock)
-            if isinstance(event, h11.InformationalResponse):
-                await client.send(
-                    h11.InformationalResponse(
-                        status_code=event.status_code, headers=_end_to_end(event.headers)
-                    )
-                )
-            elif isinstance(event, h11.Response):
-                await client.send(_incoming(event))
-            elif isinstance(event, h11.Data):
-                await client.send(event)
-            elif isinstance(event, h11.EndOfMessage):
-                await client.send(h11.EndOfMessage())
-                return
-            else:
-                raise h11.RemoteProtocolError("it closed the connection")
+            await client.send(incoming(event))
 
-    async def _refuse(self, client: Peer, refused: Refused) -> None:
-        body = refused.sentence.encode("ascii", "backslashreplace") + b"\n"
-        headers: Headers = [
-            (b"Content-Type", b"text/plain; charset=utf-8"),
-            (b"Content-Length", str(len(body)).encode()),
-            (b"Connection", b"close"),
-        ]
-        if refused.deny is not None:
-            headers.append((b"X-Cellshell-Deny", refused.deny.encode()))
-        await client.send(h11.Response(status_code=refused.status, headers=headers))
-        with suppress(h11.LocalProtocolError):  # an answer to HEAD has no body
-            await client.send(h11.Data(data=body))
-        await self._half_close(client)
+
+async def _refuse(client: Peer, refused: Refused) -> None:
+    body = refused.sentence.encode("ascii", "backslashreplace") + b"\n"
+    reason = HTTPStatus(refused.status).phrase
+    headers: Headers = [
+        (b"Content-Type", b"text/plain; charset=utf-8"),
+        (b"Content-Length", str(len(body)).encode()),
+        (b"Connection", b"close"),
+    ]
+    if refused.deny is not None:
+        headers.append((b"X-Cellshell-Deny", refused.deny.encode()))
+    await client.send(h11.Response(status_code=refused.status, headers=headers, reason=reason))
+    with suppress(h11.LocalProtocolError):  # an answer to HEAD has no body
+        await client.send(h11.Data(data=body))

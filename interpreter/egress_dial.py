@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
 import socket
+import struct
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 CHUNK = 64 * 1024
 HEAD_BYTES = 64 * 1024
+_RESET = struct.pack("ii", 1, 0)
 
 
 class Unreachable(Exception):
@@ -72,7 +75,10 @@ class Peer:
     """One end of an HTTP exchange: an h11 state machine over a stream."""
 
     def __init__(
-        self, role: type[h11.Sentinel], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self,
+        role: type[h11.CLIENT] | type[h11.SERVER],
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
     ) -> None:
         self.http = h11.Connection(role, max_incomplete_event_size=HEAD_BYTES)
         self.reader = reader
@@ -86,11 +92,38 @@ class Peer:
     async def send(self, event: h11.Event) -> None:
         data = self.http.send(event)
         if data:
-            self.writer.write(data)
-            await self.writer.drain()
+            await self.write(data)
 
-    def abort(self) -> None:
+    async def write(self, data: bytes) -> None:
+        self._check()
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def finish(self) -> None:
+        """Half-close, once the kernel has everything written so far."""
+        self._check()
+        self.writer.transport.set_write_buffer_limits(0)
+        await self.writer.drain()
+        self._check()
+        if self.writer.can_write_eof():
+            self.writer.write_eof()
+
+    def _check(self) -> None:
+        if self.writer.transport.is_closing():  # uvloop raises a RuntimeError in what follows
+            raise ConnectionResetError("the connection is gone")
+
+    def reset(self) -> None:
+        """Close so that the other end sees a failure, never a regular end."""
+        connection = self.writer.get_extra_info("socket")
+        if connection is not None:  # it may be closed already, by the other end's reset
+            with suppress(OSError):
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self.writer.transport.abort()
+
+    async def close(self) -> None:
+        self.writer.transport.abort()
+        with suppress(OSError):
+            await self.writer.wait_closed()
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +182,7 @@ class Dialler:
         try:
             yield line
         finally:
-            line.peer.abort()
-            with suppress(OSError):
-                await line.peer.writer.wait_closed()
+            await line.peer.close()
 
     async def _open_in_time(self, wanted: Destination) -> Line:
         try:
@@ -171,7 +202,7 @@ class Dialler:
             peer = await _connect(self._upstream.at, tls=self._upstream.tls)
         except OSError as error:
             raise Unreachable(
-                f"the operator's upstream proxy cannot be reached: {error.strerror or error}"
+                f"the operator's upstream proxy cannot be reached: {_reason(error)}"
             ) from None
         return Line(peer, str(Destination(name, wanted.port)), self._upstream)
 
@@ -193,7 +224,12 @@ async def _connect_any(addresses: list[str], wanted: Destination) -> Peer:
             return await _connect(Destination(address, wanted.port))
         except OSError as error:
             failure = error
-    raise Unreachable(f"{wanted} cannot be reached: {failure.strerror or failure}")
+    raise Unreachable(f"{wanted} cannot be reached: {_reason(failure)}")
+
+
+def _reason(error: OSError) -> str:
+    """asyncio writes texts of its own into the errors of a connect."""
+    return os.strerror(error.errno) if error.errno else str(error)
 
 
 async def _connect(at: Destination, *, tls: bool = False) -> Peer:

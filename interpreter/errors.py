@@ -28,7 +28,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kernels.errors import CellshellError, KernelFailed, LanguageUnavailable, LanguageUnknown
+from kernels.errors import CellshellError as CellshellError
+from kernels.errors import KernelFailed as KernelFailed
+from kernels.errors import LanguageUnavailable as LanguageUnavailable
+from kernels.errors import LanguageUnknown as LanguageUnknown
 
 
 class BadRequest(CellshellError):
@@ -253,9 +256,8 @@ def _tree(root: type[CellshellError]) -> Iterator[type[CellshellError]]:
         yield from _tree(child)
 
 
-BY_CODE: dict[str, type[CellshellError]] = {
-    error.code: error for error in (*_tree(CellshellError), NotReady)
-}
+BY_CODE: dict[str, type[CellshellError]] = {error.code: error for error in _tree(CellshellError)}
+BY_CODE[NotReady.code] = NotReady
 
 __all__ = sorted(
     [error.__name__ for error in BY_CODE.values()]

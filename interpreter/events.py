@@ -38,13 +38,13 @@ class Event:
 class Entry:
     """What a journal of an execution holds: events, then the whole result, then late output."""
 
-    kind: Literal["event", "result", "late"]
+    kind: Literal["meta", "event", "result", "late"]
     number: int
     name: str
     data: dict[str, Any]
 
 
-def pack(kind: Literal["event", "result", "late"], number: int, name: str, data: Any) -> bytes:
+def pack(kind: Literal["meta", "event", "result", "late"], number: int, name: str, data: Any) -> bytes:
     return dumps([kind, number, name, data])
 
 

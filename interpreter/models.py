@@ -18,6 +18,8 @@ from pydantic import (
     StringConstraints,
 )
 
+from interpreter.rendering import code_bundle, exec_bundle
+
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 MAX_VALUE_BYTES = 128 * 1024 - 256
 """Linux refuses to start a program with one string beyond 128 KiB in its environment."""
@@ -244,6 +246,9 @@ class ExecResult(Reply):
     def success(self) -> bool:
         return self.exit_code == 0
 
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        return exec_bundle(self)
+
 
 class ErrorInfo(Reply):
     ename: str
@@ -284,6 +289,9 @@ class CodeResult(Reply):
     @property
     def success(self) -> bool:
         return self.status == "ok"
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        return code_bundle(self)
 
 
 class Detached(Reply):
@@ -418,6 +426,16 @@ class Checkout(Reply):
 
 
 # The service
+
+
+class Port(Reply):
+    """A TCP port that something in the sandbox listens on."""
+
+    port: int
+    address: str
+    """The address it is bound to; `0.0.0.0` and `::` stand for all."""
+    pid: int | None = None
+    """Who listens, as the sandbox sees it; null: not known."""
 
 
 class Health(Reply):

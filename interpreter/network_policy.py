@@ -143,9 +143,9 @@ class Resolver:
         if not usable:
             raise Denied(
                 "address_not_public",
-                f"expected a destination on the public internet, got {host}, which is "
-                f"{found[0]}: private, local and reserved addresses are not reached from a "
-                "sandbox (its own servers answer without the proxy, on 127.0.0.1)",
+                f"expected a destination on the public internet, got {host} ({found[0]}): "
+                "private, local and reserved addresses are not reached from a sandbox (its own "
+                "servers answer without the proxy, on 127.0.0.1)",
             )
         return usable
 

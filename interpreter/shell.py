@@ -40,6 +40,8 @@ class Ended:
     how: How
     exit_code: int | None
     report: bash.Report | None
+    had: Mapping[str, str]
+    """What was exported as it began."""
     killed_harder: bool = False
     shell_exited: bool = False
 
@@ -139,7 +141,7 @@ class Shell:
     """One bash of a session. Not for two commands at once: the session queues them."""
 
     def __init__(self, box: Box, process: BoxProcess, directory: str, fds: dict[str, int]) -> None:
-        self._box = box
+        self.box = box
         self._process = process
         self._directory = directory
         self._script, self._report, self._command = fds["script"], fds["report"], fds["command"]
@@ -180,9 +182,7 @@ class Shell:
         spared = self._children()
         self._woken = self._loop.create_future()
         stopper = self._on_stop(stop)
-        timer = command.timeout and self._loop.call_later(
-            command.timeout, self._wake, "timeout"
-        )
+        timer = command.timeout and self._loop.call_later(command.timeout, self._wake, "timeout")
         try:
             await self._send(command, outputs.number, stdin)
             how = await self._woken
@@ -244,7 +244,9 @@ class Shell:
                 writable = self._loop.create_future()
                 self._loop.add_writer(self._script, _done, writable)
                 try:
-                    await asyncio.wait([writable, self._process.ended], return_when="FIRST_COMPLETED")
+                    await asyncio.wait(
+                        [writable, self._process.ended], return_when="FIRST_COMPLETED"
+                    )
                 finally:
                     self._loop.remove_writer(self._script)
             except BrokenPipeError:
@@ -255,8 +257,8 @@ class Shell:
             return "/dev/null"
         path = f"{self._directory}/stdin"
         with suppress(FileNotFoundError):
-            await self._box.unlink(path)
-        fd = await self._box.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            await self.box.unlink(path)
+        fd = await self.box.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(fd, "wb") as file:
             await asyncio.to_thread(file.write, data)
         return path
@@ -264,7 +266,7 @@ class Shell:
     async def _ready_outputs(self) -> Outputs:
         if self._outputs is None:
             self._number += 1
-            _, fds = await self._box.control.request(
+            _, fds = await self.box.control.request(
                 "outputs", pid=self._process.pid, number=self._number
             )
             self._outputs = Outputs(self._number, fds)
@@ -288,6 +290,7 @@ class Shell:
         task.add_done_callback(self._releases.discard)
 
     def _ended(self, how: How, harder: bool) -> Ended:
+        had = self._told
         report = bash.read_report(bytes(self._reported)) if self._reported else None
         self._reported.clear()
         self._woken = None
@@ -302,13 +305,13 @@ class Shell:
             code = 128 - code if code < 0 else code
         elif how == "report" and report is not None:
             code = report.status
-        return Ended(how, code, report, harder, exited)
+        return Ended(how, code, report, had, harder, exited)
 
     async def _halt(self, spared: list[int]) -> bool:
         """SIGINT, then harder. True when it took more than the interrupt."""
         self._woken = self._loop.create_future()
         with suppress(ConnectionError):
-            await self._box.kill_tree([self._process.pid], signal.SIGINT, spare=spared)
+            await self.box.kill_tree([self._process.pid], signal.SIGINT, spare=spared)
             quick = await self._woken_within(GRACE)
             left = await self._sweep(spared, shell_too=not quick)
             if not quick:
@@ -320,7 +323,7 @@ class Shell:
         """SIGKILL, pass after pass, until one finds nothing; also what left the tree meanwhile."""
         roots, found_any = [self._process.pid], False
         but = [] if shell_too else roots
-        while found := await self._box.kill_tree(roots, signal.SIGKILL, spare=spared, but=but):
+        while found := await self.box.kill_tree(roots, signal.SIGKILL, spare=spared, but=but):
             found_any = True
             roots = list(dict.fromkeys([*roots, *found]))
         return found_any

@@ -96,7 +96,9 @@ def command(plan: BoxPlan, init: list[str], *, fds: list[str]) -> list[str]:
     staged = [mount._replace(source=f"{STAGE}/{n}") for n, mount in enumerate(mounts)]
     order = {
         "uid": plan.uid,
-        "mounts": [[mount.source, stage.source] for mount, stage in zip(mounts, staged, strict=True)],
+        "mounts": [
+            [mount.source, stage.source] for mount, stage in zip(mounts, staged, strict=True)
+        ],
         "argv": [*bwrap(plan, staged), *fds, "--", *init],
     }
     return [python(), "-I", "-S", "-B", str(GUEST / "launcher.py"), json.dumps(order)]

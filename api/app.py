@@ -1,0 +1,93 @@
+"""The app: every door, around one interpreter."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+from fastapi import FastAPI
+from interpreter.interpreter import Interpreter
+from starlette.middleware.cors import CORSMiddleware
+
+from api import (
+    callers,
+    contexts,
+    documentation,
+    executions,
+    files,
+    git,
+    ports,
+    problems,
+    processes,
+    running,
+    sandboxes,
+    service,
+    sessions,
+    terminals,
+)
+from api.auth import Guard
+from api.failures import Failures
+from api.metrics import Meter, Metrics, Population
+from api.routes import flat
+from interpreter.settings import Settings
+
+NOUNS = (
+    running,
+    executions,
+    contexts,
+    processes,
+    files,
+    git,
+    terminals,
+    sandboxes,
+    sessions,
+    ports,
+    service,
+)
+EXPOSED = ["Location", "Retry-After", "ETag", "Content-Range", "Content-Disposition"]
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """An app of its own: nothing is shared with another one in the same process."""
+    app = FastAPI(
+        title="Cellshell",
+        summary=documentation.SUMMARY,
+        description=documentation.DESCRIPTION,
+        openapi_tags=documentation.TAGS,
+        lifespan=_lifespan,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.settings = settings
+    app.state.metrics = Metrics()
+    app.router.routes.extend(flat([module.router for module in NOUNS]))
+    app.openapi = partial(documentation.document, app)  # type: ignore[method-assign]
+    problems.install(app)
+    callers.install(app)
+    _wrap(app, settings)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async with Interpreter(app.state.settings) as interpreter:
+        app.state.interpreter = interpreter
+        population = Population(interpreter)
+        app.state.metrics.registry.register(population)
+        try:
+            yield
+        finally:
+            app.state.metrics.registry.unregister(population)
+
+
+def _wrap(app: FastAPI, settings: Settings) -> None:
+    """The first one added is the innermost."""
+    token, origins = settings.token, settings.allowed_origins
+    app.add_middleware(Guard, token=token, allowed_origins=origins)
+    if origins:
+        options: dict[str, Any] = {"allow_methods": ["*"], "allow_headers": ["*"]}
+        app.add_middleware(CORSMiddleware, allow_origins=origins, expose_headers=EXPOSED, **options)
+    app.add_middleware(Failures)
+    app.add_middleware(Meter, metrics=app.state.metrics)

@@ -1,0 +1,144 @@
+"""`cellshell serve` and `cellshell setup`."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import logging
+import os
+import pwd
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from pydantic import ValidationError
+
+from api.command_connection import finish, say
+from api.listening import bind, is_loopback, refuse_exposure, refuse_unconfined
+from interpreter.errors import InvalidRequest
+from interpreter.models import Isolation
+from interpreter.settings import Settings
+
+if TYPE_CHECKING:
+    from api.serving import Server
+
+ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+Host = Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")]
+Port = Annotated[int | None, typer.Option(help="0 picks a free one. [default: 8000]")]
+ServiceToken = Annotated[
+    str | None, typer.Option(help="Asked for in every request; better set as CELLSHELL_TOKEN.")
+]
+Tier = Annotated[
+    str | None, typer.Option("--isolation", help="auto, bwrap or none. [default: auto]")
+]
+Home = Annotated[Path | None, typer.Option(help="Where sandboxes and their records are kept.")]
+
+
+def serve(
+    host: Host = None,
+    port: Port = None,
+    token: ServiceToken = None,
+    isolation: Tier = None,
+    home: Home = None,
+) -> None:
+    """Start the service. Settings also come from CELLSHELL_*, .env and cellshell.toml."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    given = {"host": host, "port": port, "token": token, "isolation": isolation, "home": home}
+    finish(_serve(given), loop_factory=_loop_factory())
+
+
+def setup(home: Home = None) -> None:
+    """Make the environment that Python kernels run in; quick when it is there."""
+
+    async def work() -> None:
+        from interpreter.python_environment import ensure
+
+        path = await ensure(read_settings({"home": home}), say)
+        say(f"the kernel environment is at {path}")
+
+    finish(work())
+
+
+def read_settings(given: dict[str, Any]) -> Settings:
+    """The settings, with what was given on the command line; errors name the one at fault."""
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InvalidRequest(f"setting {where}: {first['msg']}") from None
+    except ValueError as error:
+        raise InvalidRequest(f"settings cannot be read: {error}") from None
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Uvloop's, on the Pythons that it is made for."""
+    if importlib.util.find_spec("uvloop") is None:
+        return None
+    uvloop = importlib.import_module("uvloop")
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+async def _serve(given: dict[str, Any]) -> None:
+    settings = read_settings(given)
+    # The app is half a second of imports, which the client's commands do without.
+    from api.serving import running
+    from interpreter.python_environment import ensure
+
+    with bind(settings) as listener:
+        refuse_exposure(settings, listener)
+        await ensure(settings, say)
+        async with running(settings) as (server, isolation):
+            refuse_unconfined(settings, listener, isolation)
+            listener.listen(2048)
+            _announce(settings, listener, isolation)
+            await _serve_until_told(server, listener)
+    say("stopped; sandboxes run on, and the next `serve` takes them over")
+
+
+async def _serve_until_told(server: Server, listener: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    # One that is ignored stays so: that is what nohup asks for.
+    heeded = [each for each in ENDINGS if signal.getsignal(each) is not signal.SIG_IGN]
+    for number in heeded:
+        loop.add_signal_handler(number, _end, server)
+    try:
+        await server.serve([listener])
+    finally:
+        for number in heeded:
+            loop.remove_signal_handler(number)
+
+
+def _end(server: Server) -> None:
+    server.force_exit = server.should_exit
+    server.should_exit = True
+
+
+def _announce(settings: Settings, listener: socket.socket, isolation: Isolation) -> None:
+    host, port, *_ = listener.getsockname()
+    shown = f"[{host}]" if ":" in host else host
+    say(f"listening on http://{shown}:{port} (API: /docs, data: {settings.home})")
+    say(f"isolation: {isolation.tier} ({isolation.reason})")
+    if isolation.tier == "none":
+        say(f"WARNING: {_reach()}")
+    if settings.token is None:
+        say("no token: every program and person on this machine may use it, nobody else")
+    elif not is_loopback(listener):
+        say("WARNING: HTTP is not encrypted; put a TLS proxy in front where others can listen")
+
+
+def _reach() -> str:
+    """What code can do where there are no walls."""
+    try:
+        account = pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        account = f"user {os.geteuid()}"
+    return (
+        f"code is NOT confined: it runs as {account}, and can read and change that "
+        "account's files, see its processes, use the network and every service of this machine"
+    )

@@ -1,0 +1,157 @@
+"""Contexts: Jupyter kernels of a session."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import Body
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api.addresses import SESSION, TheContext, TheSession, named
+from api.answers import answer, no_content
+from api.documentation import errors
+from api.routes import noun
+from interpreter.errors import (
+    AtCapacity,
+    ContextDeleted,
+    ContextExists,
+    ContextNotFound,
+    DiskFull,
+    InvalidCwd,
+    LanguageUnavailable,
+    LanguageUnknown,
+    NotReady,
+    SandboxNotFound,
+    SessionDeleted,
+    SessionNotFound,
+)
+from interpreter.models import CodeAt, ContextInfo, CreateContext, Variable
+
+router = noun("contexts", SESSION + "/contexts")
+SESSION_MISSING = (SandboxNotFound, SessionNotFound)
+MISSING = (*SESSION_MISSING, ContextNotFound)
+Place = Annotated[
+    CodeAt,
+    Body(openapi_examples={"attribute": {"value": {"code": "import os\nos.pa", "cursor_pos": 15}}}),
+]
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=ContextInfo,
+    responses=errors(
+        *SESSION_MISSING,
+        ContextExists,
+        SessionDeleted,
+        InvalidCwd,
+        LanguageUnknown,
+        LanguageUnavailable,
+        NotReady,
+        AtCapacity,
+        DiskFull,
+    ),
+    summary="Create a context",
+)
+async def create_context(
+    session: TheSession,
+    body: Annotated[
+        CreateContext,
+        Body(
+            default_factory=CreateContext,
+            openapi_examples={"typescript": {"value": {"id": "ts-1", "language": "typescript"}}},
+        ),
+    ],
+) -> Response:
+    """Starts a kernel. Its own `cwd` and `env` stay private to it; the rest is shared."""
+    context = await session.create_context(body)
+    return answer(context.info(), 201)
+
+
+@router.get(
+    "",
+    response_model=list[ContextInfo],
+    responses=errors(*SESSION_MISSING),
+    summary="List contexts",
+)
+async def list_contexts(session: TheSession) -> Response:
+    """Oldest first."""
+    return answer([context.info() for context in session.contexts()])
+
+
+@router.get(
+    "/{context}", response_model=ContextInfo, responses=errors(*MISSING), summary="Get a context"
+)
+async def get_context(context: TheContext) -> Response:
+    """Its kernel and what that is doing."""
+    return answer(context.info())
+
+
+@router.delete(
+    "/{context}", status_code=204, responses=errors(*MISSING), summary="Delete a context"
+)
+async def delete_context(request: Request, session: TheSession) -> Response:
+    """At once: what runs in it ends. A session's default context comes back fresh."""
+    await session.delete_context(named(request, "context"))
+    return no_content()
+
+
+@router.post(
+    "/{context}/interrupt",
+    status_code=202,
+    responses=errors(*MISSING, NotReady),
+    summary="Interrupt a context",
+)
+async def interrupt_context(context: TheContext) -> Response:
+    """As Ctrl-C in a terminal; the run that it ends says so."""
+    await context.interrupt()
+    return answer({}, 202)
+
+
+@router.post(
+    "/{context}/restart",
+    response_model=ContextInfo,
+    responses=errors(*MISSING, ContextDeleted, NotReady),
+    summary="Restart a context",
+)
+async def restart_context(context: TheContext) -> Response:
+    """Its names are gone, the environment stays."""
+    return answer(await context.restart())
+
+
+@router.get(
+    "/{context}/variables",
+    response_model=list[Variable],
+    responses=errors(*MISSING, ContextDeleted, NotReady),
+    summary="List variables",
+)
+async def list_variables(context: TheContext) -> Response:
+    """Without running user code; also while the kernel is busy, where it can."""
+    return answer(await context.variables())
+
+
+@router.post(
+    "/{context}/complete",
+    response_model=dict[str, Any],
+    responses=errors(*MISSING, ContextDeleted, NotReady),
+    summary="Complete code",
+)
+async def complete_code(context: TheContext, body: Place) -> Response:
+    """Jupyter's `complete_reply`: matches and what they replace."""
+    return answer(await context.complete(_within(body)))
+
+
+@router.post(
+    "/{context}/inspect",
+    response_model=dict[str, Any],
+    responses=errors(*MISSING, ContextDeleted, NotReady),
+    summary="Inspect code",
+)
+async def inspect_code(context: TheContext, body: Place) -> Response:
+    """Jupyter's `inspect_reply`: documentation of what the cursor is on."""
+    return answer(await context.inspect(_within(body)))
+
+
+def _within(body: CodeAt) -> CodeAt:
+    return body.model_copy(update={"cursor_pos": min(body.cursor_pos, len(body.code))})

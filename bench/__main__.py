@@ -1,0 +1,68 @@
+"""`python -m bench`: the service beside what it cannot be faster than, interleaved in one run."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import tempfile
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.cases import Case, cases, timed
+from bench.floors import BareBash, PlainKernel
+from bench.report import compare, report, show
+from bench.service import service
+
+if TYPE_CHECKING:
+    from bench.report import Measured, Report
+
+
+def main() -> None:
+    arguments = _arguments()
+    if arguments.compare:
+        return compare(*(json.loads(path.read_text()) for path in arguments.compare))
+    result = run(arguments.only, arguments.scale)
+    show(result)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument("--compare", type=Path, nargs=2, metavar=("A", "B"), help="two such files")
+    parser.add_argument("--only", default="", metavar="TEXT", help="cases with this in their name")
+    parser.add_argument("--scale", type=float, default=1.0, help="more or fewer rounds of each")
+    return parser.parse_args()
+
+
+def run(only: str = "", scale: float = 1.0) -> Report:
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-") as folder,
+        asyncio.Runner() as runner,
+        service() as api,
+        closing(BareBash()) as bash,
+        closing(PlainKernel(runner.get_loop())) as kernel,
+    ):
+        every = cases(api, bash, kernel, runner.get_loop(), Path(folder))
+        return report(measure([case for case in every if only in case.name], scale))
+
+
+def measure(chosen: list[Case], scale: float) -> Measured:
+    """All cases in turn, round after round, so that a busy moment falls on all of them."""
+    measured: Measured = {case.name: ([], []) for case in chosen}
+    rounds = [max(2, round(case.rounds * scale)) for case in chosen]
+    for number in range(-1, max(rounds, default=0)):  # the first one warms up
+        for case in (case for case, most in zip(chosen, rounds, strict=True) if number < most):
+            sides = [(case.ours, 0), (case.floor, 1)] if case.floor else [(case.ours, 0)]
+            for operation, side in sides if number % 2 else reversed(sides):
+                seconds = timed(operation)
+                if number >= 0:
+                    measured[case.name][side].append(seconds)
+    return measured
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""What is measured, and against what."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import uuid4
+
+from bench.floors import BareBash, PlainKernel
+
+if TYPE_CHECKING:
+    import asyncio
+    from pathlib import Path
+
+    from bench.service import Api
+
+Operation = Callable[[], Any]
+"""What is timed; a callable it returns is called after the clock stopped, to clean up."""
+
+SANDBOX = "/v1/sandboxes/bench"
+SESSION = f"{SANDBOX}/sessions/default"
+EXEC, CODE = f"{SESSION}/exec", f"{SESSION}/code"
+FILE = f"{SESSION}/files/content?path=/workspace/large"
+TEN_MB = 10_000_000
+LINES = f"yes | head -c {TEN_MB}"
+MANY_LINES = {"command": LINES, "max_output_bytes": 64 * 1024 * 1024}
+PRINTS = "for i in range(100_000): print(i)"
+
+
+class Case(NamedTuple):
+    """One operation of ours and its floor."""
+
+    name: str
+    rounds: int
+    ours: Operation
+    floor: Operation | None = None
+
+
+def cases(
+    api: Api, bash: BareBash, kernel: PlainKernel, loop: asyncio.AbstractEventLoop, folder: Path
+) -> list[Case]:
+    ours = Ours(api)
+    file, body = folder / "large", b"\0" * TEN_MB
+    write = partial(file.write_bytes, body)
+    hi, lines = partial(bash.exec, "echo hi"), partial(bash.exec, LINES)
+    code, prints = partial(kernel.run_code, "1+1"), partial(kernel.run_code, PRINTS)
+    return [
+        Case("GET /health", 200, partial(api.json, "GET", "/health")),
+        Case("exec echo hi", 200, lambda: ours.exec(SESSION), hi),
+        Case("exec echo hi, streamed", 100, lambda: api.stream(EXEC, {"command": "echo hi"}), hi),
+        Case("code 1+1", 200, ours.code, code),
+        Case("code 1+1, streamed", 100, lambda: api.stream(CODE, {"code": "1+1"}), code),
+        Case("new session, first command", 20, ours.session, BareBash.fresh),
+        Case("new context, first 1+1", 5, ours.context, partial(PlainKernel.fresh, loop)),
+        Case("new sandbox, first command", 10, ours.sandbox, BareBash.fresh),
+        Case("exec yes | head, 10 MB", 10, ours.lines, lines),
+        Case("the same, streamed", 5, lambda: api.stream(EXEC, MANY_LINES), lines),
+        Case("code 100k prints", 10, ours.prints, prints),
+        Case("write 10 MB", 10, partial(api.json, "PUT", FILE, body), write),
+        Case("read 10 MB", 10, partial(api.call, "GET", FILE), file.read_bytes),
+    ]
+
+
+class Ours:
+    """The operations of the service that need more than one call, or a look at the answer."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        api.json("PUT", SANDBOX, {})
+
+    def exec(self, session: str) -> None:
+        answer = self._api.json("POST", f"{session}/exec", {"command": "echo hi"})
+        _expect(answer["stdout"] == "hi\n", answer)
+
+    def code(self, **fields: str) -> None:
+        answer = self._api.json("POST", CODE, {"code": "1+1", **fields})
+        _expect(answer["text"] == "2", answer)
+
+    def session(self) -> Operation:
+        name = f"s-{uuid4()}"
+        self._api.json("POST", f"{SANDBOX}/sessions", {"id": name})
+        self.exec(f"{SANDBOX}/sessions/{name}")
+        return lambda: self._api.json("DELETE", f"{SANDBOX}/sessions/{name}")
+
+    def context(self) -> Operation:
+        name = f"c-{uuid4()}"
+        self._api.json("POST", f"{SESSION}/contexts", {"id": name})
+        self.code(context=name)
+        return lambda: self._api.json("DELETE", f"{SESSION}/contexts/{name}")
+
+    def sandbox(self) -> Operation:
+        path = f"/v1/sandboxes/b-{uuid4()}"
+        self._api.json("PUT", path, {})
+        self.exec(f"{path}/sessions/default")
+        return lambda: self._api.json("DELETE", path)
+
+    def lines(self) -> None:
+        answer = self._api.call("POST", EXEC, MANY_LINES)
+        _expect(len(answer) > TEN_MB, answer[:300])
+
+    def prints(self) -> None:
+        answer = self._api.json("POST", CODE, {"code": PRINTS})
+        _expect(answer["status"] == "ok" and answer["stdout"].endswith("99999\n"), answer["error"])
+
+
+def _expect(right: bool, answer: object) -> None:
+    if not right:
+        raise RuntimeError(f"the service answered something else: {answer!r}")
+
+
+def timed(operation: Operation) -> float:
+    start = time.perf_counter()
+    cleanup = operation()
+    seconds = time.perf_counter() - start
+    if callable(cleanup):
+        cleanup()
+    return seconds

@@ -1,0 +1,91 @@
+"""A service in a process of its own, and a lean keep-alive client for it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection, HTTPResponse
+from typing import TYPE_CHECKING, Any
+
+from interpreter.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SERVE = "from api.command import main; main()"
+
+
+class Api:
+    """One connection, kept; what is measured over it carries next to no cost of a client."""
+
+    def __init__(self, port: int) -> None:
+        self._connection = HTTPConnection("127.0.0.1", port, timeout=120)
+
+    def call(self, method: str, path: str, body: Any = None) -> bytes:
+        return self._send(method, path, body, {}).read()
+
+    def json(self, method: str, path: str, body: Any = None) -> Any:
+        answer = self.call(method, path, body)
+        return json.loads(answer) if answer else None
+
+    def stream(self, path: str, body: Any) -> None:
+        """Reads the events up to the terminal one."""
+        lines = self._send("POST", path, body, {"Accept": "text/event-stream"})
+        names = [line[6:].strip() for line in lines if line.startswith(b"event:")]
+        if names[-1] != b"done":
+            raise RuntimeError(f"expected the stream to end with done, got {names[-3:]}")
+
+    def _send(self, method: str, path: str, body: Any, headers: dict[str, str]) -> HTTPResponse:
+        if body is not None and not isinstance(body, bytes):
+            body = json.dumps(body).encode()
+            headers |= {"Content-Type": "application/json"}
+        self._connection.request(method, path, body, headers)
+        response = self._connection.getresponse()
+        if response.status >= 400:
+            raise RuntimeError(f"{method} {path} answered {response.status}: {response.read()!r}")
+        return response
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+@contextmanager
+def service() -> Iterator[Api]:
+    """A fresh service with an empty home, on a free port."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as home:
+        kernels = os.environ.get("CELLSHELL_KERNEL_ENVIRONMENT", str(Settings().python_home))
+        places = {"CELLSHELL_HOME": home, "CELLSHELL_KERNEL_ENVIRONMENT": kernels}
+        process = subprocess.Popen(
+            [sys.executable, "-c", SERVE, "serve", "--port", "0"],
+            env=os.environ | places | {"PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+            with closing(Api(_port(process))) as api:
+                yield api
+                for sandbox in api.json("GET", "/v1/sandboxes"):  # a box outlives its service
+                    api.json("DELETE", f"/v1/sandboxes/{sandbox['id']}")
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+
+
+def _port(process: subprocess.Popen[str]) -> int:
+    """The port it says it listens on; what it says later is read away."""
+    assert process.stdout
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if found := re.search(r"http://[^/\s]*:([1-9]\d*)", line):
+            threading.Thread(target=process.stdout.read, daemon=True).start()
+            return int(found[1])
+    raise RuntimeError("the service did not start:\n" + "".join(said))

@@ -1,0 +1,180 @@
+"""The product: sandboxes by id, and everything the service owns."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import secrets
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import zmq
+
+from interpreter import isolation, python_environment
+from interpreter.errors import (
+    AtCapacity,
+    DiskFull,
+    LimitUnsupported,
+    NetworkUnsupported,
+    NotReady,
+    SandboxExists,
+    SandboxNotFound,
+)
+from interpreter.events import now
+from interpreter.models import AllowList, CreateSandbox, Health, Isolation, Language
+from interpreter.registry import Registry
+from interpreter.sandboxes import Sandbox, remove_tree
+from interpreter.settings import Settings
+from kernels.specs import Languages, find_deno
+
+VERSION = metadata.version("cellshell")
+
+
+class Interpreter:
+    """Made of settings; `async with` starts it and ends it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.languages_here = Languages(deno=find_deno())
+        self._isolation = Isolation(tier="none", reason="not started")
+        self._sandboxes: dict[str, Sandbox] = {}
+        self._zmq: zmq.Context[Any] = zmq.Context()
+        self._registry: Registry
+
+    async def __aenter__(self) -> Self:
+        settings = self.settings
+        settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        settings.home.chmod(0o700)
+        _own_directory(settings.runtime)
+        _raise_descriptor_limit()
+        await python_environment.ensure(settings, lambda line: None)
+        self._isolation = await isolation.probe(settings)
+        self._zmq.set(zmq.MAX_SOCKETS, 16_384)
+        self._registry = Registry(settings.home / "registry.sqlite")
+        for number, id, document in self._registry.sandboxes():
+            self._sandboxes[id] = self._restore(number, id, document)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await asyncio.gather(*(sandbox.close() for sandbox in self._sandboxes.values()))
+        self._registry.close()
+        self._zmq.destroy(linger=0)
+        await asyncio.to_thread(remove_tree, self.settings.runtime)
+
+    async def create_sandbox(self, request: CreateSandbox) -> Sandbox:
+        """Raises SandboxExists, AtCapacity, LimitUnsupported, NetworkUnsupported, NotReady."""
+        id = request.id or f"sandbox-{secrets.token_hex(5)}"
+        if id in self._sandboxes:
+            raise SandboxExists(f"there is a sandbox {id!r} already: use PUT to get or create it")
+        return await self._create(id, request)
+
+    async def ensure_sandbox(self, id: str, request: CreateSandbox) -> tuple[Sandbox, bool]:
+        """The sandbox, and whether this call made it."""
+        sandbox = self._sandboxes.get(id)
+        if sandbox is None:
+            return await self._create(id, request), True
+        await sandbox.box()
+        return sandbox, False
+
+    def sandbox(self, id: str) -> Sandbox:
+        """Raises SandboxNotFound."""
+        if id not in self._sandboxes:
+            raise SandboxNotFound(f"there is no sandbox {id!r}: create it first")
+        return self._sandboxes[id]
+
+    def sandboxes(self) -> list[Sandbox]:
+        return list(self._sandboxes.values())
+
+    async def delete_sandbox(self, id: str) -> None:
+        sandbox = self.sandbox(id)
+        del self._sandboxes[id]
+        self._registry.remove_sandbox(id)
+        await sandbox.destroy()
+
+    def health(self) -> Health:
+        return Health(ok=True, status="running", version=VERSION, isolation=self._isolation)
+
+    async def languages(self) -> list[Language]:
+        return [
+            Language(
+                language=language.name,
+                aliases=list(language.aliases),
+                kernel=language.kernel,
+                available=language.available,
+                reason=language.reason,
+            )
+            for language in await asyncio.to_thread(self.languages_here.all)
+        ]
+
+    async def _create(self, id: str, request: CreateSandbox) -> Sandbox:
+        _check_supported(request)
+        if len(self._sandboxes) >= self.settings.max_sandboxes:
+            raise AtCapacity(f"{len(self._sandboxes)} sandboxes are there: delete some first")
+        created_at = now()
+        document = {
+            "request": request.model_dump(mode="json"),
+            "env": request.env,
+            "created_at": created_at,
+        }
+        number = self._registry.add_sandbox(id, document)
+        try:
+            sandbox = self._sandboxes[id] = self._restore(number, id, document)
+            await sandbox.box()
+            await sandbox.ensure_default()
+        except BaseException as error:
+            made = self._sandboxes.pop(id, None)
+            self._registry.remove_sandbox(id)
+            if made is not None:
+                await made.destroy()
+            if isinstance(error, OSError):
+                raise DiskFull(f"the sandbox could not be made: {error}") from error
+            raise
+        return sandbox
+
+    def _restore(self, number: int, id: str, document: dict[str, Any]) -> Sandbox:
+        request = CreateSandbox.model_validate(document["request"])
+        return Sandbox(
+            id,
+            number,
+            request.model_copy(update={"env": document["env"]}),
+            created_at=document["created_at"],
+            settings=self.settings,
+            registry=self._registry,
+            isolation=self._isolation,
+            languages=self.languages_here,
+            zmq_context=self._zmq,
+        )
+
+
+def _check_supported(request: CreateSandbox) -> None:
+    wanted = [name for name, value in request.limits.model_dump().items() if value is not None]
+    if wanted:
+        raise LimitUnsupported(
+            f"{', '.join(wanted)} cannot be enforced by this version: leave `limits` out"
+        )
+    if isinstance(request.network, AllowList):
+        raise NetworkUnsupported(
+            'a list of allowed hosts is not supported by this version: use "none" or "open"'
+        )
+
+
+def _own_directory(path: Path) -> None:
+    """Its name is known to everybody on the machine, so it must be ours and closed."""
+    path.mkdir(mode=0o700, exist_ok=True)
+    found = path.lstat()
+    if found.st_uid != os.geteuid() or path.is_symlink():
+        raise NotReady(f"{path} belongs to somebody else: remove it, or set TMPDIR")
+    path.chmod(0o700)
+
+
+def _raise_descriptor_limit() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,95 @@
+"""A queue of executions that run one after the other: one lane a shell, one a context."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from interpreter.errors import AtCapacity, NotReady, QueueFull
+from interpreter.executions import Execution
+from kernels.errors import CellshellError
+
+log = logging.getLogger(__name__)
+
+Job = Callable[[], Awaitable[None]]
+
+
+class Lane:
+    """Runs jobs in order. A job that is still queued can be stopped without ever running."""
+
+    def __init__(self, name: str, length: int) -> None:
+        self._name = name
+        self._length = length
+        self._waiting: deque[tuple[Execution, Job]] = deque()
+        self._running: Execution | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._closed: CellshellError | None = None
+
+    @property
+    def busy(self) -> bool:
+        return self._task is not None
+
+    def submit(self, execution: Execution, job: Job, never_ran: Callable[[], None]) -> None:
+        """`never_ran` ends an execution that was stopped while it waited. Raises QueueFull."""
+        if self._closed is not None:
+            raise self._closed
+        if len(self._waiting) >= self._length:
+            raise QueueFull(
+                f"{len(self._waiting)} runs wait in {self._name} already: wait for some to end"
+            )
+        entry = (execution, job)
+        self._waiting.append(entry)
+        execution.stop.add_done_callback(lambda _: self._leave(entry, never_ran))
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._work())
+
+    def stop_all(self, reason: CellshellError) -> None:
+        """End what runs and what waits; their callers get `reason`."""
+        for execution, _ in list(self._waiting):
+            execution.end_early(reason)
+        if self._running is not None:
+            self._running.end_early(reason)
+
+    async def close(self, reason: CellshellError) -> None:
+        """Nothing is taken any more; returns when the last job has ended."""
+        self._closed = reason
+        self.stop_all(reason)
+        if self._task is not None:
+            with suppress(asyncio.CancelledError):
+                await asyncio.shield(self._task)
+
+    async def _work(self) -> None:
+        try:
+            while self._waiting:
+                self._running, job = self._waiting.popleft()
+                try:
+                    await job()
+                except CellshellError as error:
+                    self._running.fail(error)
+                except ConnectionError:
+                    self._running.fail(
+                        NotReady("the box ended while this ran: the next starts anew")
+                    )
+                except OSError as error:
+                    self._running.fail(AtCapacity(f"the box could not run this: {error}"))
+                except Exception:
+                    # A mistake of ours must cost one execution, not every one queued behind it.
+                    log.exception("execution %s failed", self._running.id)
+                    self._running.fail(CellshellError("the service made a mistake: see its log"))
+                finally:
+                    self._running = None
+        finally:
+            self._task = None
+
+    def _leave(self, entry: tuple[Execution, Job], never_ran: Callable[[], None]) -> None:
+        if entry not in self._waiting:
+            return
+        self._waiting.remove(entry)
+        execution, _ = entry
+        if execution.stopped_by is not None:
+            execution.fail(execution.stopped_by)
+        else:
+            never_ran()

@@ -1,0 +1,31 @@
+"""A box as the place kernels run in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from interpreter.box import Box, BoxProcess
+
+
+class BoxPlace:
+    """Satisfies `kernels.place.Place`: sockets lie in a directory bound into the box."""
+
+    def __init__(self, box: Box, name: str) -> None:
+        self.box = box
+        self.name = name
+        self.sockets: Path = box.host_run / "kernels"
+        self.inside_sockets = f"{box.paths.run}/kernels"
+        self.uid: int | None = box.plan.uid
+        self.process: BoxProcess | None = None
+
+    async def spawn(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: str) -> BoxProcess:
+        # A subreaper, so that what a cell leaves behind can be found when the cell is ended.
+        self.process = await self.box.spawn(
+            argv, env=env, cwd=cwd, subreaper=True, name=f"kernel:{self.name}"
+        )
+        return self.process
+
+    async def close(self) -> None:
+        if self.process is not None:
+            await self.process.release()

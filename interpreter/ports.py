@@ -1,0 +1,157 @@
+"""The TCP ports of a sandbox: which ones listen, and connections to them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import sys
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv6Address
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from interpreter.errors import PortUnreachable
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Collection, Iterator
+
+_LISTENING = "0A"
+_MAX_PORTS = 1024
+_MAX_PROCESSES = 4096
+_MAX_DESCRIPTORS = 4096
+_CONNECT_SECONDS = 10.0
+_SOCKET = re.compile(r"socket:\[(\d+)\]")
+
+
+@dataclass(frozen=True, slots=True)
+class ListeningPort:
+    """A port that something in a sandbox listens on; `pid` is as the sandbox sees it."""
+
+    port: int
+    address: str
+    pid: int | None = None
+
+
+class Connects(Protocol):
+    """What is needed of a box here."""
+
+    async def connect(
+        self, port: int, *, family: Literal["inet", "inet6"] = "inet"
+    ) -> socket.socket: ...
+
+
+def listening(box_host_pid: int, *, hidden: Collection[int] = ()) -> list[ListeningPort]:
+    """The listening ports of the network that a process is in, without asking inside the box.
+
+    `hidden` are ports of ours, such as the egress proxy's. A box that has ended has none.
+    """
+    found: dict[int, ListeningPort] = {}
+    for table in ("tcp", "tcp6"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            found |= _table(Path(f"/proc/{box_host_pid}/net/{table}"), hidden)
+    owners = _owners(box_host_pid, found.keys()) if found else {}
+    ports = {replace(port, pid=owners.get(inode)) for inode, port in found.items()}
+    return sorted(ports, key=lambda port: (port.port, port.address))
+
+
+async def open_connection(
+    box: Connects, port: int
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A stream to a server on a sandbox's loopback; the caller closes it."""
+    try:
+        async with asyncio.timeout(_CONNECT_SECONDS):
+            connection = await _connect(box, port)
+    except TimeoutError:
+        raise PortUnreachable(
+            f"port {port} took no connection within {_CONNECT_SECONDS:g} seconds: its server is "
+            "stuck or overloaded",
+            port=port,
+        ) from None
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else error
+        raise PortUnreachable(
+            f"expected a server on port {port} of the sandbox, got: {reason}. "
+            "Start one, and have it listen on 127.0.0.1 or 0.0.0.0",
+            port=port,
+        ) from None
+    try:
+        return await asyncio.open_connection(sock=connection)
+    except BaseException:
+        connection.close()
+        raise
+
+
+async def _connect(box: Connects, port: int) -> socket.socket:
+    try:
+        return await box.connect(port)
+    except ConnectionRefusedError:
+        return await box.connect(port, family="inet6")
+
+
+def _table(path: Path, hidden: Collection[int]) -> dict[int, ListeningPort]:
+    """Inodes to listening ports. The kernel lists listeners first, so the read ends early."""
+    found: dict[int, ListeningPort] = {}
+    with path.open() as lines:
+        for line in islice(lines, 1, 1 + _MAX_PORTS):
+            fields = line.split()
+            if fields[3] != _LISTENING:
+                break
+            address, _, port = fields[1].rpartition(":")
+            if int(port, 16) not in hidden:
+                found[int(fields[9])] = ListeningPort(int(port, 16), _address(address))
+    return found
+
+
+def _address(digits: str) -> str:
+    """The kernel prints each 32-bit word in the byte order of the machine."""
+    words = [int(digits[at : at + 8], 16) for at in range(0, len(digits), 8)]
+    packed = b"".join(word.to_bytes(4, sys.byteorder) for word in words)
+    return str(IPv4Address(packed) if len(packed) == 4 else IPv6Address(packed))
+
+
+def _owners(root: int, inodes: Collection[int]) -> dict[int, int]:
+    """Which of a process and its descendants holds each socket; what cannot be seen is left out."""
+    owners: dict[int, int] = {}
+    for pid in islice(_descendants(root), _MAX_PROCESSES):
+        with suppress(OSError):
+            held = _sockets(pid).intersection(inodes)
+            if held:
+                owners |= dict.fromkeys(held, _inner_pid(pid))
+    return owners
+
+
+def _descendants(root: int) -> Iterator[int]:
+    children: dict[int, list[int]] = {}
+    for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))):
+        with suppress(OSError):
+            children.setdefault(_parent(pid), []).append(pid)
+    waiting = [root]
+    while waiting:
+        pid = waiting.pop()
+        yield pid
+        waiting += children.get(pid, [])
+
+
+def _parent(pid: int) -> int:
+    stat = Path(f"/proc/{pid}/stat").read_bytes()
+    return int(stat.rpartition(b")")[2].split()[1])
+
+
+def _sockets(pid: int) -> set[int]:
+    folder = f"/proc/{pid}/fd"
+    found = set()
+    with os.scandir(folder) as descriptors:
+        for descriptor in islice(descriptors, _MAX_DESCRIPTORS):
+            with suppress(FileNotFoundError):
+                if link := _SOCKET.fullmatch(os.readlink(descriptor.path)):
+                    found.add(int(link[1]))
+    return found
+
+
+def _inner_pid(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_bytes()  # a process names itself, in any bytes
+    return int(status.partition(b"\nNSpid:")[2].split(b"\n", 1)[0].split()[-1])

@@ -1,0 +1,142 @@
+"""What an execution puts out: turned into events as it comes, kept bounded for the result."""
+
+from __future__ import annotations
+
+import base64
+import codecs
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from typing import Any, Literal, Protocol
+
+from interpreter.models import CodeResult, ErrorInfo, ExecResult, Omitted
+from kernels import messages
+from kernels.bounded import BoundedText, mark
+from kernels.outputs import OutputCollector
+
+Encoding = Literal["utf-8", "base64"]
+Emit = Callable[[str, dict[str, Any]], None]
+STREAMS: tuple[Literal["stdout", "stderr"], ...] = ("stdout", "stderr")
+TAIL_EVENT_BYTES = 256 * 1024
+
+
+class Recording(Protocol):
+    """Keeps the output of one execution."""
+
+    def fields(self) -> dict[str, Any]:
+        """The members of the result that hold output, as they are now."""
+
+
+class CommandRecording:
+    """Bytes of two streams. Text events never split a character."""
+
+    def __init__(
+        self, emit: Emit, *, encoding: Encoding, max_bytes: int, journal_bytes: int
+    ) -> None:
+        self._emit = emit
+        self._encoding = encoding
+        self._kept = {stream: BoundedText(max_bytes) for stream in STREAMS}
+        self._decoders = {
+            stream: codecs.getincrementaldecoder("utf-8")("replace") for stream in STREAMS
+        }
+        self._room = {stream: journal_bytes // 2 for stream in STREAMS}
+
+    def write(self, stream: str, data: bytes) -> None:
+        kept = self._kept[stream]  # type: ignore[index]
+        kept.append(data)
+        room = self._room[stream]  # type: ignore[index]
+        if room > 0:
+            self._room[stream] = room - len(data)  # type: ignore[index]
+            self._tell(stream, data)
+
+    def flush(self) -> None:
+        """At the end: what a decoder held back, and the tail of what the journal had no room for."""
+        for stream in STREAMS:
+            if self._room[stream] <= 0:
+                self._tell_tail(stream)
+            elif self._encoding == "utf-8" and (text := self._decoders[stream].decode(b"", True)):
+                self._emit(stream, {"data": text})
+
+    def fields(self) -> dict[str, Any]:
+        omitted = {stream: self._kept[stream].omitted for stream in STREAMS}
+        return {
+            **{stream: self._text(self._kept[stream].getvalue()) for stream in STREAMS},
+            "truncated": any(omitted.values()),
+            "omitted": Omitted(**omitted) if any(omitted.values()) else None,
+        }
+
+    def _tell(self, stream: str, data: bytes) -> None:
+        if self._encoding == "base64":
+            self._emit(stream, {"data": base64.b64encode(data).decode()})
+        elif text := self._decoders[stream].decode(data):  # type: ignore[index]
+            self._emit(stream, {"data": text})
+
+    def _tell_tail(self, stream: Literal["stdout", "stderr"]) -> None:
+        kept = self._kept[stream]
+        tail = kept.parts()[1][-TAIL_EVENT_BYTES:]
+        missing = -self._room[stream] - len(tail)
+        if missing > 0:
+            self._tell(stream, mark(missing, after=b"\n") + tail)
+
+    def _text(self, data: bytes) -> str:
+        if self._encoding == "base64":
+            return base64.b64encode(data).decode()
+        return data.decode("utf-8", "replace")
+
+
+class CodeRecording:
+    """nbformat outputs. Adjacent text of one stream becomes one event while it waits."""
+
+    def __init__(self, emit: Emit, *, max_bytes: int, journal_bytes: int) -> None:
+        self._emit = emit
+        self._max_bytes = max_bytes
+        self._collector = OutputCollector(max_bytes)
+        self._room = journal_bytes
+        self.execution_count: int | None = None
+
+    def write(self, event: messages.Event) -> None:
+        self._collector.apply(event)
+        if self._room <= 0:
+            return
+        for name, data in event_data(event, self._max_bytes):
+            self._room -= len(str(data))
+            self._emit(name, data)
+
+    def fields(self) -> dict[str, Any]:
+        collector = self._collector
+        error, omitted = collector.error, dict(collector.omitted)
+        return {
+            "outputs": collector.outputs(),
+            "text": collector.text,
+            **{stream: collector.stream(stream) for stream in STREAMS},
+            "error": error and ErrorInfo(**{**asdict(error), "traceback": list(error.traceback)}),
+            "truncated": collector.truncated,
+            "omitted": Omitted(**omitted) if any(omitted.values()) else None,
+        }
+
+
+def event_data(event: messages.Event, max_bytes: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The wire events a kernel's event becomes."""
+    match event:
+        case messages.ClearOutput(wait):
+            yield "clear_output", {"wait": wait}
+        case messages.UpdateDisplay(data, metadata, display_id):
+            changed = {"display_id": display_id, "data": dict(data), "metadata": dict(metadata)}
+            yield "display_update", changed
+        case messages.ExecuteInput():
+            return
+        case _:
+            alone = OutputCollector(max_bytes)
+            alone.apply(event)
+            for output in alone.outputs():
+                display_id = getattr(event, "display_id", None)
+                extra = {"display_id": display_id} if display_id else {}
+                yield "output", {"output": output, **extra}
+
+
+Result = ExecResult | CodeResult
+OUTPUT_FIELDS = {"stdout", "stderr", "outputs", "text", "error"}
+"""Members of a result that its `done` event leaves out: the events before it told them."""
+DONE_EXCLUDES: dict[type, set[str]] = {
+    ExecResult: {"stdout", "stderr", "state"},
+    CodeResult: {"outputs", "text", "stdout", "stderr", "state"},
+}

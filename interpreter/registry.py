@@ -1,0 +1,71 @@
+"""What must outlive the service: sandboxes, sessions and their environments, in SQLite."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS sandboxes (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE NOT NULL, document TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS sessions (
+    sandbox TEXT NOT NULL, id TEXT NOT NULL, document TEXT NOT NULL, PRIMARY KEY (sandbox, id)
+);
+"""
+
+
+class Registry:
+    """Committed after each call. The promise is process death, not power loss."""
+
+    def __init__(self, path: Path) -> None:
+        self._database = sqlite3.connect(path, isolation_level=None)
+        self._database.execute("PRAGMA journal_mode = WAL")
+        self._database.execute("PRAGMA synchronous = OFF")
+        self._database.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        self._database.close()
+
+    def add_sandbox(self, id: str, document: dict[str, Any]) -> int:
+        """Its number, never used before and never again: the base of its uid and directories."""
+        cursor = self._database.execute(
+            "INSERT INTO sandboxes (id, document) VALUES (?, ?)", (id, _dump(document))
+        )
+        assert cursor.lastrowid is not None
+        return cursor.lastrowid
+
+    def save_sandbox(self, id: str, document: dict[str, Any]) -> None:
+        self._database.execute(
+            "UPDATE sandboxes SET document = ? WHERE id = ?", (_dump(document), id)
+        )
+
+    def remove_sandbox(self, id: str) -> None:
+        self._database.execute("DELETE FROM sessions WHERE sandbox = ?", (id,))
+        self._database.execute("DELETE FROM sandboxes WHERE id = ?", (id,))
+
+    def sandboxes(self) -> list[tuple[int, str, dict[str, Any]]]:
+        rows = self._database.execute("SELECT number, id, document FROM sandboxes ORDER BY number")
+        return [(number, id, json.loads(document)) for number, id, document in rows]
+
+    def save_session(self, sandbox: str, id: str, document: dict[str, Any]) -> None:
+        self._database.execute(
+            "INSERT INTO sessions (sandbox, id, document) VALUES (?, ?, ?) "
+            "ON CONFLICT (sandbox, id) DO UPDATE SET document = excluded.document",
+            (sandbox, id, _dump(document)),
+        )
+
+    def remove_session(self, sandbox: str, id: str) -> None:
+        self._database.execute("DELETE FROM sessions WHERE sandbox = ? AND id = ?", (sandbox, id))
+
+    def sessions(self, sandbox: str) -> list[tuple[str, dict[str, Any]]]:
+        rows = self._database.execute(
+            "SELECT id, document FROM sessions WHERE sandbox = ? ORDER BY rowid", (sandbox,)
+        )
+        return [(id, json.loads(document)) for id, document in rows]
+
+
+def _dump(document: dict[str, Any]) -> str:
+    return json.dumps(document)  # ASCII, so that bytes kept as surrogates survive

@@ -1,0 +1,366 @@
+"""A sandbox: one box, and the sessions, processes and executions in it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import stat
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from interpreter import bash, python_environment
+from interpreter.box import Box
+from interpreter.egress import EgressProxy
+from interpreter.egress_environment import (
+    operator_passthrough,
+    passthrough_files,
+    passthrough_hosts,
+    proxy_environment,
+)
+from interpreter.environment import Environment
+from interpreter.errors import (
+    InvalidCwd,
+    InvalidRequest,
+    SandboxDeleted,
+    SessionExists,
+    SessionNotFound,
+)
+from interpreter.events import now
+from interpreter.executions import Executions
+from interpreter.isolation import base_mounts, box_uid
+from interpreter.models import CreateSandbox, CreateSession, Isolation, SandboxInfo
+from interpreter.network_policy import OpenNetwork
+from interpreter.processes import Processes
+from interpreter.python_environment import PythonEnvironment
+from interpreter.registry import Registry
+from interpreter.sessions import Session, Surroundings
+from interpreter.settings import Settings
+from interpreter.thin_environment import write_thin_environment
+from interpreter.walls import INSIDE, BoxPlan, Mount, write_etc
+from interpreter.worker import Worker
+from kernels.specs import KernelPaths, Languages, find_deno
+
+PROXY_PORT = 3128
+
+
+class Sandbox:
+    """Its box is started when it is needed, and anew when it has ended."""
+
+    def __init__(
+        self,
+        id: str,
+        number: int,
+        request: CreateSandbox,
+        *,
+        created_at: str,
+        settings: Settings,
+        registry: Registry,
+        isolation: Isolation,
+        languages: Languages,
+        zmq_context: zmq.Context[Any],
+    ) -> None:
+        self.id = id
+        self.created_at = self.last_activity = created_at
+        self.request = request
+        self.env = dict(request.env)
+        self.isolation = isolation
+        self.directory = settings.home / "sandboxes" / id
+        self._settings = settings
+        self._registry = registry
+        self._plan = self._make_plan(number)
+        self._starting = asyncio.Lock()
+        self._box: Box | None = None
+        self._stack = AsyncExitStack()
+        self._failed = False
+        self._deleted = False
+        self._sessions: dict[str, Session] = {}
+        self.executions = Executions(self.directory / "executions", settings)
+        self.processes = Processes(self.box, self.directory / "processes")
+        self._worker = Worker(self.box)
+        self._around = Surroundings(
+            sandbox=id,
+            settings=settings,
+            executions=self.executions,
+            get_box=self.box,
+            box_paths=self._plan.paths,
+            kernel_paths=self._kernel_paths,
+            languages=languages,
+            zmq_context=zmq_context,
+            worker=self._worker,
+            save=lambda session, document: registry.save_session(id, session, document),
+        )
+        self._restore_sessions()
+
+    def info(self) -> SandboxInfo:
+        request = self.request
+        return SandboxInfo(
+            id=self.id,
+            status="failed" if self._failed else "running",
+            created_at=self.created_at,
+            last_activity=max(
+                [session.last_activity for session in self._sessions.values()],
+                default=self.last_activity,
+            ),
+            env=dict(self.env),
+            limits=request.limits,
+            network=request.network,
+            idle_timeout=request.idle_timeout,
+            isolation=self.isolation,
+            workspace=self._plan.paths.workspace,
+            sessions=list(self._sessions),
+            labels=request.labels,
+        )
+
+    async def set_env(self, changes: Mapping[str, str | None]) -> dict[str, str]:
+        """For all sessions, present and future; what a session has set itself stays."""
+        if not all(session.environment.fits(changes) for session in self._sessions.values()):
+            raise InvalidRequest("the environment would hold more than 1 MiB: store data in files")
+        for name, value in changes.items():
+            if value is None:
+                self.env.pop(name, None)
+            else:
+                self.env[name] = value
+        for session in self._sessions.values():
+            session.environment.inherit(changes)
+        self._save()
+        return dict(self.env)
+
+    async def create_session(self, request: CreateSession) -> Session:
+        """Raises SessionExists, InvalidCwd."""
+        id = request.id or self._free_id()
+        self._check_free(id)
+        cwd = await self._session_directory(request.cwd)
+        self._check_free(id)
+        return await self._add_session(id, cwd=cwd, own=request.env, created_at=now())
+
+    def session(self, id: str) -> Session:
+        """Raises SessionNotFound."""
+        if id not in self._sessions:
+            raise SessionNotFound(
+                f"sandbox {self.id!r} has no session {id!r}: list or create sessions"
+            )
+        return self._sessions[id]
+
+    def sessions(self) -> list[Session]:
+        return list(self._sessions.values())
+
+    async def delete_session(self, id: str) -> None:
+        """`default` comes back fresh at once."""
+        session = self.session(id)
+        del self._sessions[id]
+        self._registry.remove_session(self.id, id)
+        if id == "default":
+            await self.ensure_default()
+        await session.close()
+
+    async def ensure_default(self) -> None:
+        if "default" not in self._sessions:
+            workspace = self._plan.paths.workspace
+            await self._add_session("default", cwd=workspace, own={}, created_at=now())
+
+    async def box(self) -> Box:
+        """The running box. Raises NotReady when it does not start, SandboxDeleted."""
+        box = self._box
+        if box is not None and not box.ended.done():
+            return box
+        async with self._starting:
+            if self._box is not None and not self._box.ended.done():
+                return self._box
+            if self._deleted:
+                raise SandboxDeleted(f"sandbox {self.id!r} was deleted")
+            if self._box is not None:
+                await self._leave_box(self._box)
+            return await self._start_box()
+
+    async def close(self) -> None:
+        """End the box; files, environments and records stay."""
+        self._deleted = True
+        async with self._starting:
+            self.processes.close()
+            for session in self._sessions.values():
+                await session.close()
+            await self._worker.close()
+            if self._box is not None:
+                await self._leave_box(self._box)
+
+    async def destroy(self) -> None:
+        """End everything and remove it, files and records too."""
+        self._deleted = True
+        if self._box is not None:
+            await self._box.destroy()
+        await self.close()
+        await asyncio.to_thread(remove_tree, self.directory)
+        await asyncio.to_thread(remove_tree, self._plan.run)
+
+    async def _start_box(self) -> Box:
+        try:
+            box = await self._build()
+        except Exception:
+            self._failed = True
+            raise
+        self._failed = False
+        self._box = box
+        for session in self._sessions.values():
+            session.attach(box)
+        return box
+
+    async def _build(self) -> Box:
+        plan = self._plan
+        plan.run.mkdir(parents=True, exist_ok=True)
+        (plan.files / "home").mkdir(parents=True, exist_ok=True)
+        write_etc(plan.files / "etc", bash.logout(plan.paths.run))
+        self._write_home()
+        box = await Box.start(plan)
+        if self.request.network == "open":
+            await self._open_network(box)
+        return box
+
+    def _write_home(self) -> None:
+        plan, home = self._plan, self._plan.files / "home"
+        environment = PythonEnvironment.read(self._settings.python_home.absolute())
+        inside = python_environment.INSIDE if plan.confined else str(environment.path)
+        if plan.uid is not None:
+            os.chown(home, plan.uid, plan.uid)
+        write_thin_environment(
+            home,
+            environment,
+            inside_home=plan.paths.home,
+            inside_environment=inside,
+            uid=plan.uid,
+        )
+        if not plan.confined and not (home / ".bash_logout").exists():
+            (home / ".bash_logout").write_text(bash.logout(plan.paths.run))
+
+    async def _open_network(self, box: Box) -> None:
+        passed = operator_passthrough(os.environ)
+        upstream = self._settings.egress_upstream
+        private = [*self._settings.egress_private_hosts, *passthrough_hosts(passed)]
+        listener = await box.listen(PROXY_PORT)
+        proxy = EgressProxy(
+            OpenNetwork(),
+            upstream=upstream.get_secret_value() if upstream else None,
+            allow_private=private,
+        )
+        await (await self._stack.enter_async_context(proxy)).serve(listener)
+
+    async def _leave_box(self, box: Box) -> None:
+        await self._stack.aclose()
+        self._stack = AsyncExitStack()
+        await box.destroy()
+        self._box = None
+
+    def _make_plan(self, number: int) -> BoxPlan:
+        settings, confined = self._settings, self.isolation.tier == "bwrap"
+        mounts = [Mount(*pair) for pair in python_environment.mounts(settings)]
+        mounts += [mount for mount in base_mounts() if mount not in mounts]
+        if self.request.network == "open":
+            mounts += [Mount(f, f) for f in passthrough_files(operator_passthrough(os.environ))]
+        return BoxPlan(
+            files=self.directory,
+            run=settings.runtime / str(number),
+            uid=box_uid(settings, number) if confined else None,
+            mounts=mounts,
+            confined=confined,
+            tmp_bytes=settings.tmp_bytes,
+            shm_bytes=settings.shm_bytes,
+        )
+
+    def _kernel_paths(self, box: Box) -> KernelPaths:
+        deno = python_environment.DENO_INSIDE if self._plan.confined else str(find_deno())
+        return KernelPaths(
+            python=f"{box.paths.home}/.venv/bin/python",
+            guest=box.paths.kernel_guest,
+            deno=deno,
+            home=box.paths.home,
+        )
+
+    def _base_variables(self) -> dict[str, str]:
+        home = self._plan.paths.home
+        variables = {
+            "HOME": home,
+            "USER": "user",
+            "LOGNAME": "user",
+            "SHELL": "/bin/bash",
+            "LANG": "C.UTF-8",
+            "VIRTUAL_ENV": f"{home}/.venv",
+            "PATH": f"{home}/.venv/bin:{home}/.local/bin:/usr/local/sbin:/usr/local/bin:"
+            "/usr/sbin:/usr/bin:/sbin:/bin",
+        }
+        if self.request.network == "open":
+            variables |= operator_passthrough(os.environ) | proxy_environment(PROXY_PORT)
+        return {**variables, **self.env}
+
+    async def _add_session(
+        self, id: str, *, cwd: str, own: Mapping[str, str], created_at: str
+    ) -> Session:
+        environment = Environment(cwd=cwd, variables=self._base_variables(), own=own)
+        session = self._sessions[id] = Session(id, environment, self._around, created_at)
+        if self._box is not None and not self._box.ended.done():
+            session.attach(self._box)
+        return session
+
+    def _restore_sessions(self) -> None:
+        for id, document in self._registry.sessions(self.id):
+            environment = Environment(cwd=document["cwd"], variables=self._base_variables(), own={})
+            environment.merge(document["own"])
+            session = Session(id, environment, self._around, document["created_at"])
+            self._sessions[id] = session
+
+    async def _session_directory(self, cwd: str) -> str:
+        workspace = self._plan.paths.workspace
+        path = os.path.normpath(os.path.join(workspace, cwd))
+        for known, actual in ((INSIDE.workspace, workspace), (INSIDE.home, self._plan.paths.home)):
+            if path == known or path.startswith(known + "/"):
+                path = actual + path[len(known) :]
+        box = await self.box()
+        create = path.startswith(workspace + "/")
+        with suppress(PermissionError, NotADirectoryError, FileExistsError):
+            if await box.directory(path, create=create) == path:
+                return path
+        raise InvalidCwd(
+            f"expected `cwd` to be a directory that can be entered, got {cwd!r}: a missing one is "
+            "created only inside /workspace",
+        )
+
+    def _check_free(self, id: str) -> None:
+        if id in self._sessions:
+            raise SessionExists(f"sandbox {self.id!r} has a session {id!r} already")
+
+    def _free_id(self) -> str:
+        taken = 1
+        while f"session-{taken}" in self._sessions:
+            taken += 1
+        return f"session-{taken}"
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "request": self.request.model_dump(mode="json"),
+            "env": self.env,
+            "created_at": self.created_at,
+        }
+
+    def _save(self) -> None:
+        self._registry.save_sandbox(self.id, self.document())
+
+
+def remove_tree(path: Path) -> None:
+    """All of it, also what its owner may not enter."""
+
+    def allow(remove: Callable[[str], Any], name: str, _: Any) -> None:
+        parent = os.path.dirname(name)
+        for place in (parent, name):
+            with suppress(OSError):
+                if stat.S_ISDIR(os.lstat(place).st_mode):
+                    os.chmod(place, 0o700)
+        with suppress(OSError):
+            if os.path.isdir(name) and not os.path.islink(name):
+                shutil.rmtree(name)
+            else:
+                os.unlink(name)
+
+    shutil.rmtree(path, onerror=allow)

@@ -1,0 +1,280 @@
+"""A session: a shell, code contexts and files that share one environment."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import zmq
+
+from interpreter.box import Box
+from interpreter.commands import Commands, stdin_bytes
+from interpreter.contexts import Context
+from interpreter.environment import Environment, Page
+from interpreter.errors import (
+    ContextExists,
+    ContextNotFound,
+    InvalidCwd,
+    InvalidRequest,
+    LanguageAndContext,
+    QueueFull,
+    SessionDeleted,
+)
+from interpreter.events import now
+from interpreter.executions import Execution, Executions
+from interpreter.files import Files
+from interpreter.models import (
+    Checkout,
+    CreateContext,
+    EnvironmentInfo,
+    Exec,
+    GitCheckout,
+    RunCode,
+    SessionInfo,
+)
+from interpreter.settings import Settings
+from interpreter.sharing import Overlay
+from interpreter.terminals import Terminals
+from interpreter.walls import INSIDE, BoxPaths
+from interpreter.worker import Worker
+from kernels.specs import KernelLanguage, KernelPaths, Languages
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the sessions of one sandbox have in common."""
+
+    sandbox: str
+    settings: Settings
+    executions: Executions
+    get_box: Callable[[], Awaitable[Box]]
+    box_paths: BoxPaths
+    kernel_paths: Callable[[Box], KernelPaths]
+    languages: Languages
+    zmq_context: zmq.Context[Any]
+    worker: Worker
+    save: Callable[[str, dict[str, Any]], None]
+
+
+class Session:
+    """Everything here acts in one environment."""
+
+    def __init__(
+        self, id: str, environment: Environment, surroundings: Surroundings, created_at: str
+    ) -> None:
+        self.id = id
+        self.environment = environment
+        self.created_at = created_at
+        self.last_activity = now()
+        self._around = surroundings
+        self._get_box = surroundings.get_box
+        self._contexts: dict[str, Context] = {}
+        self._commands = Commands(
+            id, environment, get_box=self._get_box, settings=surroundings.settings
+        )
+        self.files = Files(self._get_box, self.resolve, surroundings.worker)
+        self.terminals = Terminals(self._get_box, self)
+        self._page: Page | None = None
+        self._deleted = False
+        self._unsubscribe = environment.subscribe(self._save)
+        self._save()
+
+    def info(self) -> SessionInfo:
+        return SessionInfo(
+            id=self.id,
+            sandbox=self._around.sandbox,
+            cwd=self.environment.cwd,
+            created_at=self.created_at,
+            last_activity=self.last_activity,
+            contexts=[context.info() for context in self._contexts.values()],
+        )
+
+    def environment_info(self) -> EnvironmentInfo:
+        environment = self.environment
+        return EnvironmentInfo(
+            cwd=environment.cwd, env=dict(environment.variables), version=environment.version
+        )
+
+    async def set_env(self, changes: Mapping[str, str | None]) -> EnvironmentInfo:
+        """Raises InvalidRequest when the whole would be too large for Linux to start a program."""
+        self._check_fits(changes)
+        self._touch()
+        self.environment.merge(changes)
+        return self.environment_info()
+
+    async def exec(self, request: Exec) -> Execution:
+        """Queue a command. Raises what can be known before it runs."""
+        self._touch()
+        stdin_bytes(request)
+        self._check_fits(request.env or {})
+        cwd = await self._call_directory(request.cwd)
+        execution = self._around.executions.begin("exec", self.id, request)
+        if not execution.repeated:
+            self._submit(execution, lambda: self._commands.submit(execution, request, cwd))
+        return execution
+
+    async def run_code(self, request: RunCode) -> Execution:
+        """Queue a run in a context, by default the session's own of the language."""
+        self._touch()
+        self._check_fits(request.env or {})
+        context = self._context_for(request)
+        call = Overlay(request.env or {}, await self._call_directory(request.cwd))
+        execution = self._around.executions.begin("code", self.id, request)
+        if not execution.repeated:
+            self._submit(execution, lambda: context.submit(execution, request, call))
+        return execution
+
+    async def create_context(self, request: CreateContext) -> Context:
+        """Raises ContextExists, LanguageUnknown, LanguageUnavailable, InvalidCwd, NotReady."""
+        self._touch()
+        language = self._around.languages.find(request.language)
+        self._check_fits(request.env or {})
+        id = request.id or self._free_id(language.name)
+        if id in self._contexts:
+            raise ContextExists(f"session {self.id!r} has a context {id!r} already")
+        private = Overlay(request.env or {}, await self._call_directory(request.cwd))
+        if id in self._contexts:
+            raise ContextExists(f"session {self.id!r} has a context {id!r} already")
+        context = self._add_context(id, language, private)
+        try:
+            await context.start()
+        except BaseException:
+            self._contexts.pop(id, None)
+            await context.close()
+            raise
+        return context
+
+    def context(self, id: str) -> Context:
+        """Raises ContextNotFound."""
+        if id not in self._contexts:
+            raise ContextNotFound(
+                f"session {self.id!r} has no context {id!r}: list or create contexts"
+            )
+        return self._contexts[id]
+
+    def contexts(self) -> list[Context]:
+        return list(self._contexts.values())
+
+    async def delete_context(self, id: str) -> None:
+        context = self.context(id)
+        del self._contexts[id]
+        await context.close()
+
+    async def git_checkout(self, request: GitCheckout) -> Checkout:
+        from interpreter import git
+
+        self._touch()
+        box = await self._get_box()
+        return await git.checkout(
+            box,
+            request,
+            env=dict(self.environment.variables),
+            cwd=await box.directory(self.environment.cwd),
+            resolve=self.resolve,
+        )
+
+    def resolve(self, path: str) -> str:
+        """An absolute path as the code sees it; `~` is the home."""
+        paths = self._around.box_paths
+        if path == "~" or path.startswith("~/"):
+            path = paths.home + path[1:]
+        elif not path.startswith("/"):
+            path = os.path.join(self.environment.cwd, path)
+        for known, actual in ((INSIDE.workspace, paths.workspace), (INSIDE.home, paths.home)):
+            if path == known or path.startswith(known + "/"):
+                return actual + path[len(known) :]
+        return path
+
+    def attach(self, box: Box) -> None:
+        """A box has been started: publish the environment in it."""
+        if self._page is not None:
+            self.environment.retract(self._page)
+        self._page = self.environment.publish(box.host_run / "env" / self.id)
+
+    async def close(self) -> None:
+        """End everything that runs here; callers get SessionDeleted."""
+        self._deleted = True
+        self._unsubscribe()
+        contexts, self._contexts = list(self._contexts.values()), {}
+        for context in contexts:
+            reason = SessionDeleted(f"session {self.id!r} was deleted")
+            context.lane.stop_all(reason)
+        await asyncio.gather(
+            self._commands.close(),
+            self.terminals.end(),
+            *(context.close() for context in contexts),
+            return_exceptions=False,
+        )
+        if self._page is not None:
+            self.environment.retract(self._page)
+            self._page = None
+
+    def _submit(self, execution: Execution, submit: Callable[[], None]) -> None:
+        try:
+            if self._deleted:
+                raise SessionDeleted(f"session {self.id!r} was deleted")
+            submit()
+        except (QueueFull, SessionDeleted):
+            self._around.executions.abandon(execution)
+            raise
+
+    def _context_for(self, request: RunCode) -> Context:
+        if request.context is not None:
+            if request.language is not None:
+                raise LanguageAndContext(
+                    "expected `language` or `context`, got both: a context has its language"
+                )
+            return self.context(request.context)
+        language = self._around.languages.find(request.language or "python")
+        if language.name in self._contexts:
+            return self._contexts[language.name]
+        return self._add_context(language.name, language, Overlay())
+
+    def _add_context(self, id: str, language: KernelLanguage, private: Overlay) -> Context:
+        context = self._contexts[id] = Context(
+            id,
+            self.id,
+            language,
+            self.environment,
+            get_box=self._get_box,
+            paths=self._around.kernel_paths,
+            settings=self._around.settings,
+            zmq_context=self._around.zmq_context,
+            private=private,
+        )
+        return context
+
+    def _free_id(self, language: str) -> str:
+        taken = 1
+        while f"{language}-{taken}" in self._contexts:
+            taken += 1
+        return f"{language}-{taken}"
+
+    async def _call_directory(self, cwd: str | None) -> str | None:
+        if cwd is None:
+            return None
+        path = self.resolve(cwd)
+        box = await self._get_box()
+        if await box.directory(path) != path.rstrip("/") and path != "/":
+            raise InvalidCwd(
+                f"expected `cwd` to be a directory that can be entered, got {cwd!r}: create it first"
+            )
+        return path
+
+    def _check_fits(self, changes: Mapping[str, str | None]) -> None:
+        if not self.environment.fits(changes):
+            raise InvalidRequest("the environment would hold more than 1 MiB: store data in files")
+
+    def _touch(self) -> None:
+        if self._deleted:
+            raise SessionDeleted(f"session {self.id!r} was deleted")
+        self.last_activity = now()
+
+    def _save(self) -> None:
+        environment = self.environment
+        own = {name: environment.variables.get(name) for name in sorted(environment.own)}
+        document = {"cwd": environment.cwd, "own": own, "created_at": self.created_at}
+        self._around.save(self.id, document)

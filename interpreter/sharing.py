@@ -1,0 +1,221 @@
+"""How a context's kernel takes part in the environment of its session."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol
+
+from interpreter.environment import Environment, shareable
+from interpreter.languages import MIME, Adapter
+from interpreter.models import EnvironmentChanges, Notice
+from interpreter.partner import Partner
+from kernels import messages
+from kernels.kernel import ExecuteOutcome, Kernel, OnEvent
+from kernels.report import Report
+
+REPORT_GRACE = 2.0
+FIRST = asyncio.FIRST_COMPLETED
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """`cwd` and `env` that hold for one call, or for one context."""
+
+    env: Mapping[str, str | None] = field(default_factory=dict)
+    cwd: str | None = None
+
+    def over(self, other: Overlay) -> Overlay:
+        return Overlay({**other.env, **self.env}, self.cwd if self.cwd is not None else other.cwd)
+
+    def __bool__(self) -> bool:
+        return bool(self.env) or self.cwd is not None
+
+
+@dataclass
+class Ran:
+    """How a cell ended and what it changed."""
+
+    outcome: ExecuteOutcome
+    changes: EnvironmentChanges = field(default_factory=EnvironmentChanges)
+    notices: list[Notice] = field(default_factory=list)
+
+
+class Sharing(Protocol):
+    shares: bool
+
+    def arguments(self) -> list[str]:
+        """Words for the kernel's command line."""
+
+    async def run(
+        self, kernel: Kernel, code: str, call: Overlay, on_message: OnEvent, on_late: OnEvent
+    ) -> Ran: ...
+
+
+class Alone:
+    """A language without an adapter: starts in the environment, and no more."""
+
+    shares = False
+
+    def arguments(self) -> list[str]:
+        return []
+
+    async def run(
+        self, kernel: Kernel, code: str, call: Overlay, on_message: OnEvent, on_late: OnEvent
+    ) -> Ran:
+        return Ran(await kernel.execute(code, on_message=on_message, on_late=on_late))
+
+
+class OwnKernel:
+    """Our Python kernel reads the page before each cell and reports in the reply."""
+
+    shares = True
+
+    def __init__(self, environment: Environment, page: str, private: Overlay) -> None:
+        self._environment = environment
+        self._page = page
+        self._private = private
+
+    def arguments(self) -> list[str]:
+        words = ["--page", self._page]
+        if self._private:
+            private = {"env": dict(self._private.env), "cwd": self._private.cwd}
+            words += ["--private", json.dumps(private)]
+        return words
+
+    async def run(
+        self, kernel: Kernel, code: str, call: Overlay, on_message: OnEvent, on_late: OnEvent
+    ) -> Ran:
+        told = {"env": dict(call.env), "cwd": call.cwd}
+        metadata = {"cellshell": told} if call else None
+        outcome = await kernel.execute(
+            code, metadata=metadata, on_message=on_message, on_late=on_late
+        )
+        ran = Ran(outcome)
+        if outcome.report is not None:
+            ran.changes = self.take(outcome.report)
+            ran.notices = notices_of(outcome.report)
+        return ran
+
+    def take(self, report: Report) -> EnvironmentChanges:
+        changes: dict[str, str | None] = {**report.set, **dict.fromkeys(report.unset)}
+        if not self._environment.fits(changes):
+            return EnvironmentChanges()
+        return self._environment.merge(changes, report.cwd)
+
+
+class PartnerKernel:
+    """A kernel that runs nothing of ours: silent requests around each cell, in one pipeline."""
+
+    shares = True
+
+    def __init__(self, environment: Environment, adapter: Adapter, private: Overlay) -> None:
+        self._environment = environment
+        self._adapter = adapter
+        self._private = private
+        self._private_cwd = private.cwd
+        self._partner: Partner | None = None
+        self._kernel: Kernel | None = None
+
+    def arguments(self) -> list[str]:
+        return []
+
+    async def run(
+        self, kernel: Kernel, code: str, call: Overlay, on_message: OnEvent, on_late: OnEvent
+    ) -> Ran:
+        env, cwd = self._wanted(call)
+        partner = await self._partner_of(kernel, env, cwd)
+        notices: list[Notice] = []
+
+        def entered(bundle: Mapping[str, Any]) -> None:
+            if (path := partner.entered(bundle[MIME])) is not None:
+                notices.append(missing_cwd(cwd, path))
+
+        before = partner.before(env, cwd)
+        if before is not None:
+            aside = Aside(entered, on_message)
+            await kernel.execute(before, silent=True, on_message=aside.see, on_late=aside.see)
+        ran = Ran(await kernel.execute(code, on_message=on_message, on_late=on_late))
+        ran.notices = notices
+        if ran.outcome.status != "died" and kernel.running:
+            take = partial(self._take, partner, call, ran)
+            await self._report(kernel, partner, Aside(take, on_message))
+        return ran
+
+    async def _report(self, kernel: Kernel, partner: Partner, aside: Aside) -> None:
+        """Ask for a report and wait for it: Deno may publish it only after `idle`."""
+        await kernel.execute(partner.after(), silent=True, on_message=aside.see, on_late=aside.see)
+        await asyncio.wait({aside.seen, kernel.died}, timeout=REPORT_GRACE, return_when=FIRST)
+
+    def _wanted(self, call: Overlay) -> tuple[dict[str, str], str]:
+        private = Overlay(self._private.env, self._private_cwd)
+        overlay = call.over(private)
+        return self._environment.overlaid(overlay.env), overlay.cwd or self._environment.cwd
+
+    async def _partner_of(self, kernel: Kernel, env: Mapping[str, str], cwd: str) -> Partner:
+        if self._partner is None or self._kernel is not kernel:
+            self._partner, self._kernel = Partner(self._adapter, env, cwd), kernel
+            await self._learn(kernel, self._partner)
+        return self._partner
+
+    async def _learn(self, kernel: Kernel, partner: Partner) -> None:
+        await self._report(kernel, partner, Aside(lambda bundle: partner.learn(bundle[MIME])))
+
+    def _take(self, partner: Partner, call: Overlay, ran: Ran, bundle: Mapping[str, Any]) -> None:
+        changed = partner.changes(bundle[MIME])
+        if changed is None:
+            return
+        private = {*call.env, *self._private.env}
+        told = {**changed.set, **dict.fromkeys(changed.unset)}
+        shared = {n: v for n, v in told.items() if n not in private and shareable(n)}
+        cwd = changed.cwd
+        if self._private_cwd is not None and call.cwd is None:
+            self._private_cwd, cwd = cwd or self._private_cwd, None
+        ran.changes = self._environment.merge(shared, None if call.cwd else cwd)
+
+
+class Aside:
+    """Takes our own displays out of what a silent request puts out; the rest is the cell's.
+
+    Deno may publish a cell's last output with the request that follows it as its parent.
+    """
+
+    def __init__(
+        self, on_bundle: Callable[[Mapping[str, Any]], object], rest: OnEvent | None = None
+    ) -> None:
+        self.seen: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._on_bundle = on_bundle
+        self._rest = rest
+
+    def see(self, event: messages.Event) -> None:
+        if isinstance(event, messages.Display) and MIME in event.data:
+            self._on_bundle(event.data)
+            if not self.seen.done():
+                self.seen.set_result(None)
+        elif self._rest is not None:
+            self._rest(event)
+
+
+def notices_of(report: Report) -> list[Notice]:
+    notices = []
+    if report.missing_cwd is not None:
+        notices.append(missing_cwd(report.missing_cwd, None))
+    if report.skipped:
+        names = ", ".join(report.skipped[:20])
+        notices.append(
+            Notice(
+                code="environment_skipped",
+                message=f"not shared, since too long or not a name a shell can hold: {names}",
+            )
+        )
+    return notices
+
+
+def missing_cwd(path: str, entered: str | None) -> Notice:
+    where = f" in {entered}" if entered else " in its nearest parent"
+    return Notice(
+        code="cwd_missing", message=f"the working directory {path} does not exist: this ran{where}"
+    )

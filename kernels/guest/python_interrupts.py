@@ -1,0 +1,82 @@
+"""Where an interrupt of a Python kernel takes effect.
+
+Loaded by path inside the kernel's process: nothing beside the standard library may be imported.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import CodeType, FrameType
+from typing import Any
+
+
+class Interrupts:
+    """SIGINT raises KeyboardInterrupt where user code runs, and nowhere else.
+
+    Raised between the end of a cell and its reply it would lose the reply; raised while output is
+    being sent, the output.
+    """
+
+    def __init__(self, interruptible: set[CodeType]) -> None:
+        self._interruptible = interruptible
+        self._main = threading.get_ident()
+        self._held = 0
+        self.pending = False
+
+    def __call__(self, signum: int, frame: FrameType | None) -> None:
+        if self._held or not self._in_user_code(frame):
+            self.pending = True
+            return
+        self.pending = False
+        raise KeyboardInterrupt
+
+    def install(self) -> Any:
+        self.pending = False
+        return signal.signal(signal.SIGINT, self)
+
+    @contextmanager
+    def cancelling(self, task: asyncio.Future[Any]) -> Iterator[None]:
+        """While an awaiting cell has no frame to raise in, an interrupt cancels it."""
+        loop = asyncio.get_running_loop()
+
+        def handle(signum: int, frame: FrameType | None) -> None:
+            if self._held or self._in_user_code(frame):
+                self(signum, frame)
+            else:
+                loop.call_soon_threadsafe(task.cancel)
+
+        saved = signal.signal(signal.SIGINT, handle)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, saved)
+
+    def take(self) -> bool:
+        """Whether an interrupt came that was not raised yet."""
+        pending, self.pending = self.pending, False
+        return pending
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        if threading.get_ident() != self._main:
+            yield
+            return
+        self._held += 1
+        try:
+            yield
+        finally:
+            self._held -= 1
+            if self.pending and not self._held:
+                self(signal.SIGINT, sys._getframe())
+
+    def _in_user_code(self, frame: FrameType | None) -> bool:
+        while frame is not None:
+            if frame.f_code in self._interruptible:
+                return True
+            frame = frame.f_back
+        return False

@@ -1,0 +1,323 @@
+"""Cellshell's Python kernel: ipykernel, faster, and part of its session's environment.
+
+    python -B python_kernel.py -f CONNECTION_FILE [--page FILE] [--private JSON]
+
+Nothing of ours can be imported by user code: this runs as `__main__`, whose name IPython gives to
+the user's module, and the files beside it are loaded by path and never registered.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def _clear_import_path() -> None:
+    """A user's `random.py` or `zmq.py` must not get into the start of their own kernel."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    python_path = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    unwanted = {"", here, os.getcwd(), *(os.path.abspath(entry) for entry in python_path if entry)}
+    sys.path[:] = [entry for entry in sys.path if entry not in unwanted]
+
+
+if __name__ == "__main__":
+    _clear_import_path()
+
+import asyncio
+import importlib.util
+import json
+import threading
+import warnings
+from collections.abc import Mapping
+from functools import partial
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from ipykernel import kernelapp
+from ipykernel.ipkernel import IPythonKernel
+from ipykernel.zmqshell import ZMQInteractiveShell
+from IPython.core.autocall import ZMQExitAutocall
+from IPython.core.events import EventManager
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets import default
+from traitlets.config import Config
+
+
+def _load(name: str) -> ModuleType:
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"_{name}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+if TYPE_CHECKING:
+    from kernels.guest import (
+        python_capture,
+        python_environment,
+        python_interrupts,
+        python_streams,
+        python_variables,
+    )
+else:
+    python_capture = _load("python_capture")
+    python_environment = _load("python_environment")
+    python_interrupts = _load("python_interrupts")
+    python_streams = _load("python_streams")
+    python_variables = _load("python_variables")
+
+SEND_QUEUE = 100_000
+"""Messages that wait in this process for a service that is slow; ZeroMQ drops beyond it."""
+FEATURE = "cellshell"
+
+
+class Exit(SystemExit):
+    """Raised by `exit()` and `quit()`: uncaught, it ends the kernel after the reply."""
+
+
+class Exiter(ZMQExitAutocall):
+    def __call__(self, code: Any = None) -> None:
+        raise Exit(code)
+
+
+class Shell(ZMQInteractiveShell):
+    """IPython's shell, with an `exit()` that ends the cell too."""
+
+    @default("exiter")
+    def _default_exiter(self) -> Exiter:
+        return Exiter(self)
+
+    def showtraceback(self, exc_tuple: Any = None, *args: Any, **options: Any) -> None:
+        error = exc_tuple[1] if exc_tuple else sys.exc_info()[1]
+        if isinstance(error, Exit):
+            self.kernel.exit_code = _exit_code(error.code)
+        else:
+            super().showtraceback(exc_tuple, *args, **options)
+
+    async def run_code(self, code_obj: Any, result: Any = None, *, async_: bool = False) -> Any:
+        if self.kernel.interrupts.take():
+            code_obj, async_ = compile("raise KeyboardInterrupt", "<interrupt>", "exec"), False
+        return await super().run_code(code_obj, result, async_=async_)
+
+
+def _exit_code(code: object) -> int:
+    if code is None or isinstance(code, int):
+        return int(code or 0) & 0xFF
+    return 1
+
+
+class NoSubshells:
+    """Stands for the thread that reads the shell channel; without it a cell needs no thread hop."""
+
+    parent_thread = threading.main_thread()
+
+    def __bool__(self) -> bool:
+        return False
+
+
+Exit.__name__ = Exit.__qualname__ = "SystemExit"
+
+
+class Kernel(IPythonKernel):
+    """Reads the environment before each cell and tells what the cell changed."""
+
+    shell_class = Shell
+
+    def __init__(self, **options: Any) -> None:
+        self.exit_code: int | None = None
+        self.environment: python_environment.Environment
+        self.interrupts: python_interrupts.Interrupts = options["parent"].interrupts
+        self._report: dict[str, str] = {}
+        self._replied = True
+        super().__init__(**options)
+        self._execute_sleep = 0
+        self.shell_channel_thread = NoSubshells()
+        self.control_handlers["variables_request"] = self.variables_request
+
+    @property
+    def _supports_kernel_subshells(self) -> bool:
+        return False
+
+    @property
+    def kernel_info(self) -> dict[str, Any]:
+        info: dict[str, Any] = super().kernel_info
+        info["supported_features"] = [*info["supported_features"], FEATURE]
+        return info
+
+    def set_parent(self, ident: Any, parent: Any, channel: str = "shell") -> None:
+        if channel == "shell":
+            apart = python_capture.has_children()
+            self._stdout.begin(parent, apart=apart)
+            self._stderr.begin(parent, apart=apart)
+        super().set_parent(ident, parent, channel)
+
+    def pre_handler_hook(self) -> None:
+        self.saved_sigint_handler = self.interrupts.install()
+
+    def _cancel_on_sigint(self, future: Any) -> Any:
+        return self.interrupts.cancelling(future)
+
+    async def dispatch_shell(self, *args: Any, **options: Any) -> None:
+        await super().dispatch_shell(*args, **options)
+        if self.exit_code is not None:
+            self.io_loop.add_callback(self.io_loop.stop)
+
+    async def execute_request(self, stream: Any, ident: Any, parent: Any) -> None:
+        self._replied = False
+        self._report = {}
+        try:
+            await super().execute_request(stream, ident, parent)
+        except (Exception, KeyboardInterrupt, asyncio.CancelledError) as error:
+            # Whatever user code has broken: who asked gets an answer.
+            if self._replied:
+                raise
+            self._reply_with(error, stream, ident, parent)
+
+    async def do_execute(self, *args: Any, **options: Any) -> dict[str, Any]:
+        self._stdout.patient = self._stderr.patient = True
+        try:
+            content: dict[str, Any] = await super().do_execute(*args, **options)
+            return content
+        finally:
+            self._stdout.patient = self._stderr.patient = False
+            self._take_back_streams()
+
+    def init_metadata(self, parent: Any) -> dict[str, Any]:
+        metadata: dict[str, Any] = super().init_metadata(parent)
+        call = parent.get("metadata")
+        self.environment.before(call.get(FEATURE) if isinstance(call, dict) else None)
+        return metadata
+
+    def finish_metadata(self, parent: Any, metadata: Any, reply_content: Any) -> dict[str, Any]:
+        report = self.environment.after() or {}
+        if self.exit_code is not None:
+            report["exit"] = self.exit_code
+        self._report = {FEATURE: json.dumps(report)} if report else {}
+        self._replied = True
+        finished = super().finish_metadata(parent, metadata, reply_content)
+        return {**finished, **self._report}
+
+    def _reply_with(self, error: BaseException, stream: Any, ident: Any, parent: Any) -> None:
+        content = {
+            "status": "error",
+            "ename": type(error).__name__,
+            "evalue": "",
+            "traceback": [],
+            "execution_count": self.execution_count,
+            "user_expressions": {},
+            "payload": [],
+        }
+        metadata = self.finish_metadata(parent, {}, content)
+        self.session.send(stream, "execute_reply", content, parent, metadata=metadata, ident=ident)
+
+    def _publish_status(self, status: str, channel: str, parent: Any = None) -> None:
+        """Idle carries the report too: the service sees it, whoever sent the cell."""
+        report = self._report if status == "idle" and channel == "shell" else None
+        self.session.send(
+            self.iopub_socket,
+            "status",
+            {"execution_state": status},
+            parent=parent or self.get_parent(channel),
+            ident=self._topic("status"),
+            metadata=report,
+        )
+
+    def _take_back_streams(self) -> None:
+        """Send what is buffered in any stream; replace one the cell has closed."""
+        for name, ours in (("stdout", self._stdout), ("stderr", self._stderr)):
+            try:
+                getattr(sys, f"__{name}__").flush()
+                getattr(sys, name).flush()
+            except Exception:
+                setattr(sys, name, ours)
+            ours.flush()
+
+    async def variables_request(self, stream: Any, ident: Any, parent: Any) -> None:
+        """On the control channel, so that it answers while a cell runs."""
+        names = self.shell.user_ns
+        variables = python_variables.describe(names, self.shell.user_ns_hidden)
+        content = {"status": "ok", "variables": variables}
+        self.session.send(stream, "variables_reply", content, parent, ident)
+
+
+class App(kernelapp.IPKernelApp):
+    """Starts the kernel without the thread of the shell channel, history and user start-up code."""
+
+    kernel_class = Kernel
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        user_code = {InteractiveShell.run_code.__code__, EventManager.trigger.__code__}
+        self.interrupts = python_interrupts.Interrupts(user_code)
+
+    def parse_command_line(self, argv: Any = None) -> None:
+        """Nothing: the connection file is all there is, and parsing costs 10 ms."""
+
+    def log_connection_info(self) -> None:
+        """Nothing: it is printed, and would be found in the output of the first cell."""
+        channels = ("shell", "iopub", "stdin", "hb", "control")
+        self._ports = {name: getattr(self, f"{name}_port") for name in channels}
+
+    def init_control(self, context: Any) -> None:
+        super().init_control(context)
+        self.shell_channel_thread.io_loop.close()
+        self.shell_channel_thread = None
+
+    def init_iopub(self, context: Any) -> None:
+        context.sndhwm = SEND_QUEUE
+        super().init_iopub(context)
+        del context.sndhwm
+
+    def init_io(self) -> None:
+        self.outstream_class = None
+        for handler in self.log.handlers:
+            handler.setStream(os.fdopen(os.dup(2), "w"))  # the log is not the user's output
+        super().init_io()
+        make = partial(
+            python_streams.Stream,
+            self.session,
+            self.iopub_thread,
+            interrupts=self.interrupts,
+            capture=python_capture.Capture,
+        )
+        sys.stdout, sys.stderr = make("stdout"), make("stderr")
+
+
+def _pack(value: Any, pack: Any) -> bytes:
+    try:
+        packed: bytes = pack(value)
+    except (ValueError, TypeError, RecursionError):  # lone surrogates, mostly
+        packed = json.dumps(value, default=str).encode()
+    return packed
+
+
+def start(connection_file: str, page: str | None, private: Mapping[str, Any]) -> int:
+    """Run a kernel in this process until it is shut down; the exit code."""
+    warnings.filterwarnings("ignore", message="To exit: use")
+    settings = Config()
+    settings.HistoryManager.enabled = False
+    settings.Session.digest_history_size = 0
+    settings.InteractiveShellApp.exec_PYTHONSTARTUP = False
+    kernelapp.IOPubThread = python_streams.Publisher
+    app = App.instance(config=settings, connection_file=connection_file)
+    app.initialize([])
+    app.session.pack = partial(_pack, pack=app.session.pack)
+    kernel = app.kernel
+    kernel.environment = python_environment.Environment(page, private)
+    python_streams.attribute_threads(kernel.shell)
+    sys.path.insert(0, "")
+    app.start()
+    return kernel.exit_code or 0
+
+
+def main(arguments: list[str]) -> int:
+    options = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    os.environ.pop("JPY_PARENT_PID", None)
+    sys.argv = [""]
+    private = json.loads(options.get("--private", "{}"))
+    return start(options["-f"], options.get("--page"), private)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,199 @@
+"""jupyter_client's lifecycle of a kernel, in a place."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any, Literal
+
+from jupyter_client.connect import KernelConnectionInfo
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import AsyncKernelManager
+from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
+
+from kernels.endpoints import CHANNELS
+from kernels.errors import KernelFailed
+from kernels.place import Place, PlacedProcess
+from kernels.relay import Relay
+
+Transport = Literal["ipc", "tcp"]
+
+MAX_SOCKET_PATH = 107
+PORTS = {f"{name}_port": number for name, number in CHANNELS.items()}
+SHUTDOWN_WAIT = 4.0
+
+
+class PlaceProvisioner(KernelProvisionerBase):
+    """Starts a kernel in a place, whose directory holds its sockets and the file naming them."""
+
+    def __init__(
+        self, place: Place, *, short_id: str, key: bytes, transport: Transport, **traits: Any
+    ) -> None:
+        super().__init__(**traits)
+        self.process: PlacedProcess | None = None
+        self.exit_code: int | None = None
+        self._place = place
+        self.prefix = place.sockets / short_id
+        self.tcp_ports: Mapping[int, int] = {}
+        self._inside = f"{place.inside_sockets}/{short_id}"
+        self._key = key
+        self._transport = transport
+        self._relay = Relay(place, self.prefix)
+
+    @property
+    def has_process(self) -> bool:
+        return self.process is not None and self.exit_code is None
+
+    async def poll(self) -> int | None:
+        return self.exit_code if self.process is not None else 0
+
+    async def wait(self) -> int | None:
+        if self.process is not None:
+            self.exit_code = await self.process.wait()
+        return self.exit_code
+
+    async def send_signal(self, signum: int) -> None:
+        if self.process is not None:
+            with suppress(ProcessLookupError):
+                self.process.send_signal(signum)
+
+    async def kill(self, restart: bool = False) -> None:
+        await self.send_signal(signal.SIGKILL)
+
+    async def terminate(self, restart: bool = False) -> None:
+        await self.send_signal(signal.SIGTERM)
+
+    async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
+        arguments = kwargs.pop("arguments", ())
+        launch = await super().pre_launch(**kwargs)
+        # The place's environment is the whole of it; this one would let a kernel judge its parent.
+        launch["env"].pop("JPY_PARENT_PID", None)
+        self._remove_sockets()
+        launch["cmd"] = self._command(f"{self._inside}.json") + list(arguments)
+        launch["connection"] = await self._connection()
+        return launch
+
+    async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
+        connection = kwargs["connection"]
+        self._write_connection_file(connection)
+        try:
+            process = await self._place.spawn(cmd, env=kwargs["env"], cwd=kwargs["cwd"])
+        except OSError as error:
+            raise KernelFailed(
+                f"expected the kernel to start, but {cmd[0]!r} does not: {error}; "
+                "check that its kernelspec is installed"
+            ) from error
+        self.process, self.exit_code = process, None
+        if self._transport == "ipc":
+            return {**connection, "ip": str(self.prefix)}
+        self.tcp_ports = {number: kwargs["connection"][name] for name, number in PORTS.items()}
+        await self._relay.open(self.tcp_ports)
+        return connection
+
+    async def adopt(self, process: PlacedProcess, tcp_ports: Mapping[int, int]) -> None:
+        """Take over a kernel that another process has started."""
+        self.process, self.exit_code, self.tcp_ports = process, None, tcp_ports
+        await self._relay.open(tcp_ports)
+
+    async def leave(self) -> None:
+        """Forget the kernel without ending it."""
+        self.process = None
+        await self._relay.close()
+
+    async def cleanup(self, restart: bool = False) -> None:
+        await self._relay.close()
+        self._remove_sockets()
+        if not restart:
+            self._connection_file.unlink(missing_ok=True)
+
+    async def _connection(self) -> KernelConnectionInfo:
+        """As the kernel reads it."""
+        longest = max(f"{self.prefix}-0", f"{self._inside}-0", key=lambda path: len(path.encode()))
+        if len(os.fsencode(longest)) > MAX_SOCKET_PATH:
+            raise KernelFailed(
+                f"expected a socket path of {MAX_SOCKET_PATH} bytes at most, got {longest!r}: "
+                "use a data directory with a shorter path"
+            )
+        ports = PORTS if self._transport == "ipc" else await self._free_ports()
+        return {
+            "transport": self._transport,
+            "ip": self._inside if self._transport == "ipc" else "127.0.0.1",
+            "key": self._key,
+            "signature_scheme": "hmac-sha256",
+            **ports,  # type: ignore[typeddict-item]
+        }
+
+    async def _free_ports(self) -> dict[str, int]:
+        with ExitStack() as stack:
+            held = {name: stack.enter_context(await self._place.listen(0)) for name in PORTS}
+            return {name: listening.getsockname()[1] for name, listening in held.items()}
+
+    def _remove_sockets(self) -> None:
+        for number in PORTS.values():
+            Path(f"{self.prefix}-{number}").unlink(missing_ok=True)
+
+    def _command(self, connection_file: str) -> list[str]:
+        words = {"connection_file": connection_file, "resource_dir": self.kernel_spec.resource_dir}
+        pattern = re.compile("|".join(f"{{({name})}}" for name in words))
+        return [
+            pattern.sub(lambda match: words[match[0][1:-1]], argument)
+            for argument in self.kernel_spec.argv
+        ]
+
+    def _write_connection_file(self, info: KernelConnectionInfo) -> None:
+        """Never through a link: what runs in the place can write to this directory."""
+        self._connection_file.unlink(missing_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with open(os.open(self._connection_file, flags, 0o600), "w") as file:
+            if self._place.uid is not None:
+                os.fchown(file.fileno(), self._place.uid, -1)
+            json.dump({**info, "key": self._key.decode(), "kernel_name": ""}, file)
+
+    @property
+    def _connection_file(self) -> Path:
+        return self.prefix.with_name(f"{self.prefix.name}.json")
+
+
+class PlacedKernelManager(AsyncKernelManager):
+    """Waits for the end of the process itself, and leaves requests to the kernel's connection."""
+
+    def __init__(
+        self,
+        spec: KernelSpec,
+        place: Place,
+        *,
+        short_id: str,
+        key: bytes,
+        transport: Transport,
+        on_shutdown: Callable[[bool], None],
+    ) -> None:
+        super().__init__(transport=transport, shutdown_wait_time=SHUTDOWN_WAIT)
+        self._kernel_spec = spec
+        self.session.key = key
+        self._on_shutdown = on_shutdown
+        self.placed = PlaceProvisioner(
+            place,
+            short_id=short_id,
+            key=key,
+            transport=transport,
+            kernel_spec=spec,
+            parent=self,
+        )
+        self.provisioner = self.placed
+
+    def write_connection_file(self, **kwargs: Any) -> None:
+        """The provisioner has written it, for the kernel; this side keeps it in memory."""
+
+    def _connect_control_socket(self) -> None:
+        pass
+
+    async def _async_request_shutdown(self, restart: bool = False) -> None:
+        self._on_shutdown(restart)
+
+    async def _async_wait(self, pollinterval: float = 0.1) -> None:
+        await self.placed.wait()

@@ -1,0 +1,136 @@
+"""Real kernels in real processes, on this machine instead of in a box."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+from jupyter_client.kernelspec import KernelSpec
+
+import kernels
+from kernels.kernel import Kernel
+
+GUEST = Path(kernels.__file__).parent / "guest" / "python_kernel.py"
+
+
+class LocalProcess:
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self.pid = process.pid
+
+    async def wait(self) -> int:
+        return await self._process.wait()
+
+    def send_signal(self, signum: int) -> None:
+        self._process.send_signal(signum)
+
+
+class LocalPlace:
+    """Processes of this machine; whatever they leave behind is killed with `close`."""
+
+    uid = None
+
+    def __init__(self, sockets: Path) -> None:
+        self.sockets = sockets
+        self.inside_sockets = str(sockets)
+        self.groups: list[int] = []
+
+    async def spawn(
+        self, argv: Sequence[str], *, env: Mapping[str, str], cwd: str
+    ) -> LocalProcess:
+        process = await asyncio.create_subprocess_exec(
+            *argv,
+            env=dict(env),
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self.groups.append(process.pid)
+        return LocalProcess(process)
+
+    def close(self) -> None:
+        for group in self.groups:
+            with suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
+
+
+@pytest.fixture(scope="session")
+def kernel_python() -> str:
+    python = os.environ.get("CELLSHELL_TEST_PYTHON")
+    if not python:
+        pytest.skip("CELLSHELL_TEST_PYTHON names no Python that has ipykernel")
+    return python
+
+
+@pytest.fixture(scope="session")
+def zmq_context() -> Iterator[zmq.Context[Any]]:
+    context: zmq.Context[Any] = zmq.Context()
+    yield context
+    context.destroy(linger=0)
+
+
+@pytest.fixture
+def python_spec(kernel_python: str) -> KernelSpec:
+    return KernelSpec(
+        argv=[kernel_python, "-B", str(GUEST), "-f", "{connection_file}"],
+        language="python",
+        interrupt_mode="signal",
+        env={},
+    )
+
+
+@pytest.fixture
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPlace]:
+    place = LocalPlace(tmp_path_factory.mktemp("k"))
+    yield place
+    place.close()
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """What a kernel starts with: nothing of the tests' own."""
+    return {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "LANG": "C.UTF-8"}
+
+
+StartKernel = Callable[..., Awaitable[Kernel]]
+
+
+@pytest.fixture
+async def start_kernel(
+    python_spec: KernelSpec,
+    place: LocalPlace,
+    zmq_context: zmq.Context[Any],
+    environment: dict[str, str],
+    tmp_path: Path,
+) -> AsyncIterator[StartKernel]:
+    started: list[Kernel] = []
+
+    async def start(
+        *, spec: KernelSpec = python_spec, env: Mapping[str, str] = {}, **options: Any
+    ) -> Kernel:
+        callbacks = {name: options.pop(name) for name in list(options) if name.startswith("on_")}
+        kernel = Kernel(spec, place, zmq_context, **callbacks)
+        started.append(kernel)
+        await kernel.start(
+            env={**environment, **env}, cwd=str(options.pop("cwd", tmp_path)), **options
+        )
+        return kernel
+
+    yield start
+    for kernel in started:
+        await kernel.shutdown(now=True)
+
+
+@pytest.fixture
+async def kernel(start_kernel: StartKernel) -> Kernel:
+    return await start_kernel()
