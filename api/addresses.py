@@ -15,8 +15,8 @@ from starlette.requests import HTTPConnection
 from interpreter.contexts import Context
 from interpreter.errors import InvalidRequest
 from interpreter.executions import Execution
+from interpreter.fields import ID_PATTERN
 from interpreter.interpreter import Interpreter
-from interpreter.models import ID_PATTERN
 from interpreter.processes import Process
 from interpreter.sandboxes import Sandbox
 from interpreter.sessions import Session

@@ -133,11 +133,15 @@ async def _exec(address: Address, line: str, with_stdin: bool, options: RunOptio
     stdin = base64.b64encode(piped).decode() if piped is not None else None
     async with address.open() as session:
         stream = session.exec_stream(line, encoding="base64", stdin=stdin, **options)
+        shown = 0
         async with aclosing(stream) as events:
             async for event in events:
                 if event.name in ("stdout", "stderr"):
-                    show(_decoded(event.text), 1 if event.name == "stdout" else 2)
+                    data = _decoded(event.text)
+                    show(data, 1 if event.name == "stdout" else 2)
+                    shown += len(data)
                 elif event.name == "done":
+                    _remark_loss(event, shown)
                     return _status_of_command(event)
     raise CellshellError("expected the event `done` at the end of the command, got none")
 
@@ -209,6 +213,15 @@ def _status_of_command(done: Event) -> int:
         return TIMED_OUT
     say("the command was cancelled")
     return INTERRUPTED
+
+
+def _remark_loss(done: Event, shown: int) -> None:
+    """A stream is bounded too, at far more than a result."""
+    omitted = done.data.get("omitted")
+    if isinstance(omitted, dict) and sum(omitted.values()) > shown:
+        say(
+            "part of the output was left out; write it to a file and fetch that with `cellshell cp`"
+        )
 
 
 def _remark(done: Event) -> None:

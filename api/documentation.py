@@ -19,7 +19,8 @@ from interpreter.errors import (
     TooLarge,
     Unauthorized,
 )
-from interpreter.models import ID_PATTERN, Problem
+from interpreter.fields import ID_PATTERN
+from interpreter.models import Problem
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

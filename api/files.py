@@ -33,7 +33,8 @@ from interpreter.errors import (
     SessionNotFound,
     UnsafeArchive,
 )
-from interpreter.models import FileInfo, MakeDirectory, Mode, Path, Transfer
+from interpreter.fields import Mode, Path
+from interpreter.models import FileInfo, MakeDirectory, Transfer
 
 router = noun("files", SESSION + "/files")
 MISSING = (SandboxNotFound, SessionNotFound)

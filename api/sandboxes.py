@@ -22,7 +22,8 @@ from interpreter.errors import (
     SandboxExists,
     SandboxNotFound,
 )
-from interpreter.models import CreateSandbox, SandboxEnv, SandboxInfo, VariableChanges
+from interpreter.fields import VariableChanges
+from interpreter.models import CreateSandbox, SandboxEnv, SandboxInfo
 
 router = noun("sandboxes", "/v1/sandboxes")
 CREATION = (LimitUnsupported, NetworkUnsupported, AtCapacity, DiskFull, NotReady)

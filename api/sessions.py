@@ -22,7 +22,8 @@ from interpreter.errors import (
     SessionExists,
     SessionNotFound,
 )
-from interpreter.models import CreateSession, EnvironmentInfo, SessionInfo, VariableChanges
+from interpreter.fields import VariableChanges
+from interpreter.models import CreateSession, EnvironmentInfo, SessionInfo
 
 router = noun("sessions")
 MISSING = (SandboxNotFound, SessionNotFound)

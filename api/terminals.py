@@ -18,7 +18,8 @@ from api.followers import closing
 from api.routes import noun
 from api.validation import invalid
 from interpreter.errors import CellshellError, InvalidRequest
-from interpreter.models import Id, Model
+from interpreter.fields import Id
+from interpreter.models import Model
 from interpreter.terminals import Terminal
 
 router = noun("terminals")

@@ -17,8 +17,8 @@ WORDING = {
     "Input should be ": "",
     "String should match pattern ": "a string that matches ",
 }
-QUIET = {"env", "code", "command", "stdin", "data"}
-"""Fields whose values are the caller's business: errors do not repeat them."""
+SHOWN = {"literal_error", "string_pattern_mismatch"}
+"""Errors that repeat a text. Others may be about commands and values, which are nobody's business."""
 
 
 def invalid(errors: Sequence[Any]) -> InvalidRequest:
@@ -33,7 +33,7 @@ def invalid(errors: Sequence[Any]) -> InvalidRequest:
 def _member(error: Mapping[str, Any]) -> dict[str, str]:
     source, *path = error.get("loc") or ("body",)
     path = [whole(str(step))[:200] for step in path if step != "[key]"]
-    detail = f"{_where(source, path)}: {_sentence(error)}{_got(error, path)}"
+    detail = f"{_where(source, path)}: {_sentence(error)}{_got(error, source)}"
     if source == "body":
         return {"detail": detail, "pointer": "#" + "".join(f"/{_escape(step)}" for step in path)}
     return {"detail": detail, "parameter": ".".join(path)}
@@ -61,14 +61,15 @@ def _sentence(error: Mapping[str, Any]) -> str:
     return message
 
 
-def _got(error: Mapping[str, Any], path: Sequence[str]) -> str:
-    value = error.get("input")
-    if error.get("type") in ("missing", "extra_forbidden") or QUIET & set(path):
+def _got(error: Mapping[str, Any], source: Any) -> str:
+    value, kind = error.get("input"), error.get("type")
+    if kind in ("missing", "extra_forbidden"):
         return ""
     if value is None or isinstance(value, bool | int | float):
         return f", got {json.dumps(value)[:LONGEST_VALUE]}"
     if isinstance(value, str):
-        return f", got {whole(value)!r}" if len(value) <= LONGEST_VALUE else ""
+        shown = len(value) <= LONGEST_VALUE and (source != "body" or kind in SHOWN)
+        return f", got {whole(value)!r}" if shown else ""
     return f", got {'an object' if isinstance(value, dict) else 'a list'}"
 
 

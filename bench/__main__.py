@@ -6,11 +6,12 @@ import argparse
 import asyncio
 import json
 import tempfile
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.cases import Case, cases, timed
+from bench.cases import Case, cases
 from bench.floors import BareBash, PlainKernel
 from bench.report import compare, report, show
 from bench.service import service
@@ -58,7 +59,11 @@ def measure(chosen: list[Case], scale: float) -> Measured:
         for case in (case for case, most in zip(chosen, rounds, strict=True) if number < most):
             sides = [(case.ours, 0), (case.floor, 1)] if case.floor else [(case.ours, 0)]
             for operation, side in sides if number % 2 else reversed(sides):
-                seconds = timed(operation)
+                start = time.perf_counter()
+                cleanup = operation()
+                seconds = time.perf_counter() - start
+                if callable(cleanup):
+                    cleanup()
                 if number >= 0:
                     measured[case.name][side].append(seconds)
     return measured

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -108,12 +107,3 @@ class Ours:
 def _expect(right: bool, answer: object) -> None:
     if not right:
         raise RuntimeError(f"the service answered something else: {answer!r}")
-
-
-def timed(operation: Operation) -> float:
-    start = time.perf_counter()
-    cleanup = operation()
-    seconds = time.perf_counter() - start
-    if callable(cleanup):
-        cleanup()
-    return seconds

@@ -53,6 +53,10 @@ class Api:
         return response
 
     def close(self) -> None:
+        """A box outlives its service: all are deleted."""
+        self._connection.close()
+        for sandbox in self.json("GET", "/v1/sandboxes"):
+            self.call("DELETE", f"/v1/sandboxes/{sandbox['id']}")
         self._connection.close()
 
 
@@ -72,8 +76,6 @@ def service() -> Iterator[Api]:
         try:
             with closing(Api(_port(process))) as api:
                 yield api
-                for sandbox in api.json("GET", "/v1/sandboxes"):  # a box outlives its service
-                    api.json("DELETE", f"/v1/sandboxes/{sandbox['id']}")
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait()

@@ -1,11 +1,11 @@
 """The lines a session's bash is driven by.
 
 bash has been given functions and aliases by its user that may have any name, `cd`, `eval` and
-`builtin` included. Three things cannot be taken over: reserved words, expansions, and, while
-bash is in POSIX mode, the special builtins (`.`, `export`, `unset`, `eval`...), which are then
-looked up before functions. Assigning POSIXLY_CORRECT turns that mode on without any look-up. So each
-step of ours turns it on, uses special builtins only, each behind a backslash against aliases, and
-turns it off before the user's command, which is sourced from a file: never part of these lines.
+`builtin` included. Three things cannot be taken over: reserved words, expansions, and, while bash is
+in POSIX mode, the special builtins (`.`, `export`, `unset`, `eval`...), which are then looked up
+before functions. Assigning POSIXLY_CORRECT turns that mode on without any look-up. So each step of
+ours turns it on, uses special builtins only, each behind a backslash against aliases, and turns it
+off before the user's command, which is sourced from a file: never part of these lines.
 
 Two shell options that POSIX mode changes are put back before the command: `inherit_errexit` and
 `expand_aliases`. What a user's DEBUG trap or `set -x` can see of ours is said in docs/shell.md.
@@ -18,7 +18,18 @@ from dataclasses import dataclass
 
 from interpreter.declarations import parse, quote
 
-ARGV = ["bash", "--noprofile", "--norc", "--login", "--noediting", "-i", "+H", "+o", "history", "-s"]
+ARGV = [
+    "bash",
+    "--noprofile",
+    "--norc",
+    "--login",
+    "--noediting",
+    "-i",
+    "+H",
+    "+o",
+    "history",
+    "-s",
+]
 """Interactive, since only then an interrupt ends a command and not the shell; a login shell, since
 only then `exit` reads a file in which the last changes can be reported."""
 
@@ -48,7 +59,8 @@ def change_directory(path: str) -> str:
     A function called `builtin` is kept aside, printed by a subshell in which nothing is overridden.
     """
     return (
-        "POSIXLY_CORRECT=y; POSIXLY_CORRECT=$(\\unset -f declare; \\declare -f builtin) || [[ 1 ]]; "
+        "POSIXLY_CORRECT=y; "
+        "POSIXLY_CORRECT=$(\\unset -f declare; \\declare -f builtin) || [[ 1 ]]; "
         f"\\unset -f builtin; \\builtin cd -- {quote(path)} || [[ 1 ]]; "
         '\\eval "$POSIXLY_CORRECT"; \\unset POSIXLY_CORRECT\n'
     )
@@ -61,9 +73,7 @@ def change_variables(changes: Mapping[str, str | None]) -> str:
     lines = ["POSIXLY_CORRECT=y"]
     for name, value in changes.items():
         export = f"; \\export {name}={quote(value)}" if value is not None else ""
-        lines.append(
-            f"[[ ${{{name}+${{{name}@a}}}} == *r* ]] || {{ \\unset -v {name}{export}; }}"
-        )
+        lines.append(f"[[ ${{{name}+${{{name}@a}}}} == *r* ]] || {{ \\unset -v {name}{export}; }}")
     return "\n".join([*lines, "\\unset POSIXLY_CORRECT\n"])
 
 

@@ -290,7 +290,7 @@ def _launch(
     ]
     read, write = os.pipe()
     try:
-        process = subprocess.Popen(  # noqa: S603
+        process = subprocess.Popen(
             walls.command(plan, init, fds=["--info-fd", str(write)]),
             env={},
             cwd="/",

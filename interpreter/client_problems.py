@@ -10,7 +10,7 @@ import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from interpreter.errors import BY_CODE, CellshellError, InvalidRequest, ServiceUnreachable
-from interpreter.models import ID_PATTERN
+from interpreter.fields import ID_PATTERN
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")

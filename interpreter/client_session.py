@@ -11,14 +11,8 @@ from interpreter.client_files import FileCalls
 from interpreter.client_problems import build, check, parse, parse_list, segment
 from interpreter.client_process import ProcessCalls
 from interpreter.client_transport import Call, Transport
-from interpreter.models import (
-    CreateSession,
-    EnvironmentInfo,
-    SandboxEnv,
-    SandboxInfo,
-    SessionInfo,
-    VariableChanges,
-)
+from interpreter.fields import VariableChanges
+from interpreter.models import CreateSession, EnvironmentInfo, SandboxEnv, SandboxInfo, SessionInfo
 
 
 class Changes(RootModel[VariableChanges]):

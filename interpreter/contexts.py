@@ -227,9 +227,8 @@ class Context:
     ) -> tuple[Early | None, bool]:
         """Wait for the end; on a timeout or a stop, bring it about. Whether it took a kill."""
         since = time.clock_gettime(time.CLOCK_BOOTTIME)
-        await asyncio.wait(
-            {running, execution.stop}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
-        )
+        waited: set[asyncio.Future[Any]] = {running, execution.stop}
+        await asyncio.wait(waited, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         if running.done():
             return None, False
         early: Early = "stopped" if execution.stop.done() else "timeout"

@@ -13,11 +13,35 @@ import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from interpreter.models import MAX_VALUE_BYTES, EnvironmentChanges
+from interpreter.fields import MAX_VALUE_BYTES
+from interpreter.models import EnvironmentChanges
 
 PRIVATE = frozenset(
-    "_ SHLVL PWD OLDPWD PPID UID EUID SHELLOPTS POSIXLY_CORRECT COLUMNS LINES TERM PAGER GIT_PAGER "
-    "MPLBACKEND CLICOLOR CLICOLOR_FORCE FORCE_COLOR PROMPT_COMMAND PS1 PS2 PS4 HISTFILE".split()
+    [
+        "_",
+        "SHLVL",
+        "PWD",
+        "OLDPWD",
+        "PPID",
+        "UID",
+        "EUID",
+        "SHELLOPTS",
+        "POSIXLY_CORRECT",
+        "COLUMNS",
+        "LINES",
+        "TERM",
+        "PAGER",
+        "GIT_PAGER",
+        "MPLBACKEND",
+        "CLICOLOR",
+        "CLICOLOR_FORCE",
+        "FORCE_COLOR",
+        "PROMPT_COMMAND",
+        "PS1",
+        "PS2",
+        "PS4",
+        "HISTFILE",
+    ]
 )
 """Names that belong to one place and are never shared."""
 _PRIVATE_PREFIX = re.compile(r"BASH|JPY_|PYDEVD_|CELLSHELL_")

@@ -44,7 +44,9 @@ class Entry:
     data: dict[str, Any]
 
 
-def pack(kind: Literal["meta", "event", "result", "late"], number: int, name: str, data: Any) -> bytes:
+def pack(
+    kind: Literal["meta", "event", "result", "late"], number: int, name: str, data: Any
+) -> bytes:
     return dumps([kind, number, name, data])
 
 

@@ -33,7 +33,7 @@ def base_mounts() -> list[Mount]:
 
 
 async def probe(settings: Settings) -> Isolation:
-    """The strongest tier that works. Raises NotReady when the operator asked for one that does not."""
+    """The strongest tier that works. NotReady: the operator asked for one that does not."""
     if settings.isolation == "none":
         return Isolation(
             tier="none", reason="chosen by the operator: code runs with the service's own rights"
@@ -42,7 +42,7 @@ async def probe(settings: Settings) -> Isolation:
     if reason is None:
         return Isolation(
             tier="bwrap",
-            reason="bubblewrap: own namespaces, read-only system, no capability, no network of its own",
+            reason="bubblewrap: namespaces of its own, a read-only system, no capability",
         )
     if settings.isolation == "bwrap":
         raise NotReady(f"--isolation bwrap: no box can be built here: {reason}")

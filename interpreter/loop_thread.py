@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import concurrent.futures.thread  # noqa: F401 - so that its exit callback is there first
 import os
 import threading
 import weakref
@@ -42,6 +44,7 @@ class LoopThread:
         self._loop, stop = started.result()
         self._pid = os.getpid()
         self._end = weakref.finalize(self, _end, self._pid, self._loop, stop, self._thread)
+        _before_pools_close(self._end)
 
     @property
     def closed(self) -> bool:
@@ -175,6 +178,16 @@ class _Call(Generic[R]):
 def _take_turn(callback: Callable[[Any], object], value: Any, done: Future[None]) -> None:
     callback(value)
     done.set_result(None)
+
+
+def _before_pools_close(callback: Callable[[], object]) -> None:
+    """Calls back at the end of the process, while threads and thread pools still work.
+
+    `atexit` is too late: Python has joined the threads of every pool by then, which would wait for
+    ours. It calls these callbacks last in, first out: the pools' own is registered by their import.
+    """
+    register = getattr(threading, "_register_atexit", atexit.register)
+    register(callback)
 
 
 async def _next(source: AsyncGenerator[T, None]) -> T:

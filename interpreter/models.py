@@ -5,77 +5,22 @@ Times are seconds (float), sizes bytes (int), timestamps RFC 3339 in UTC.
 
 from __future__ import annotations
 
-import math
-import re
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StringConstraints,
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+from interpreter.fields import (
+    DEFAULT_OUTPUT_BYTES,
+    Id,
+    OutputLimit,
+    Path,
+    Text,
+    Timeout,
+    VariableChanges,
+    Variables,
+    clean_text,
 )
-
 from interpreter.rendering import code_bundle, exec_bundle
-
-ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
-MAX_VALUE_BYTES = 128 * 1024 - 256
-"""Linux refuses to start a program with one string beyond 128 KiB in its environment."""
-MAX_OUTPUT_BYTES = 64 * 1024 * 1024
-DEFAULT_OUTPUT_BYTES = 1024 * 1024
-
-
-def _text(value: str) -> str:
-    if "\0" in value:
-        raise ValueError("must not contain NUL")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        raise ValueError("must be valid Unicode: it contains a lone surrogate") from None
-    return value
-
-
-def _variable_name(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
-        raise ValueError(f"{value!r} is not a variable name: expected [A-Za-z_][A-Za-z0-9_]*")
-    return value
-
-
-def _variable_value(value: str) -> str:
-    if len(value.encode()) > MAX_VALUE_BYTES:
-        raise ValueError(f"a value may have {MAX_VALUE_BYTES} bytes at most")
-    return value
-
-
-def _no_bool(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("must be a number")
-    return value
-
-
-def _finite(value: float) -> float:
-    if not math.isfinite(value):
-        raise ValueError("must be a finite number")
-    return value
-
-
-Text = Annotated[str, AfterValidator(_text)]
-Id = Annotated[
-    str, StringConstraints(pattern=ID_PATTERN), Field(examples=["user-123"], max_length=63)
-]
-Path = Annotated[str, StringConstraints(min_length=1, max_length=4096), AfterValidator(_text)]
-VariableName = Annotated[str, AfterValidator(_variable_name)]
-VariableValue = Annotated[str, AfterValidator(_text), AfterValidator(_variable_value)]
-Variables = dict[VariableName, VariableValue]
-VariableChanges = dict[VariableName, VariableValue | None]
-"""Names to values; null unsets."""
-Timeout = Annotated[
-    float, BeforeValidator(_no_bool), AfterValidator(_finite), Field(gt=0, le=31 * 86400)
-]
-OutputLimit = Annotated[int, Field(ge=1, le=MAX_OUTPUT_BYTES, strict=True)]
-Mode = Annotated[str, StringConstraints(pattern=r"^0?[0-7]{1,4}$")]
 
 
 class Model(BaseModel):
@@ -358,7 +303,7 @@ class Signal(Model):
 
 
 class Stdin(Model):
-    data: Annotated[str, AfterValidator(_text)] | None = None
+    data: Annotated[str, AfterValidator(clean_text)] | None = None
     close: bool = False
 
 
@@ -412,7 +357,9 @@ class Transfer(Model):
 
 
 class GitCheckout(Model):
-    url: Annotated[str, StringConstraints(min_length=1, max_length=4096), AfterValidator(_text)]
+    url: Annotated[
+        str, StringConstraints(min_length=1, max_length=4096), AfterValidator(clean_text)
+    ]
     branch: Annotated[str, StringConstraints(min_length=1, max_length=255)] | None = None
     directory: Path | None = None
     depth: Annotated[int, Field(ge=1)] | None = None

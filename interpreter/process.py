@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from interpreter.models import ProcessInfo, WaitFor, WaitResult
 
 GRACE = 5.0
+END_DELAY = 0.2
 
 
 class Process:
@@ -127,8 +128,10 @@ class Process:
         try:
             await stdin.write(data)
         except BrokenPipeError:
-            if not await self._lives():
-                await self.wait()
+            # What ends closes its descriptors first, and is seen to have ended a moment later.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(END_DELAY):
+                    await self.wait()
             self._open_stdin()
             raise StdinClosed(
                 f"process {self.id!r} has closed its stdin: nothing reads what is written there"
@@ -220,13 +223,6 @@ class Process:
         if self._stdin is None or self._stdin.closed:
             raise StdinClosed(f"stdin of process {self.id!r} is closed: it takes no more input")
         return self._stdin
-
-    async def _lives(self) -> bool:
-        """Whether it still runs: that it ended may not have been reported yet."""
-        with suppress(ConnectionError):
-            if self.running and self.box:
-                return self._info.pid in await self.box.kill_tree([self._info.pid], 0)
-        return False
 
     def _live_box(self) -> Box:
         if not self.running or self.box is None:

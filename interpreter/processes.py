@@ -21,8 +21,9 @@ from interpreter.errors import (
     Unavailable,
 )
 from interpreter.events import now
+from interpreter.fields import ID_PATTERN
 from interpreter.logs import KEPT_BYTES, ProcessLog
-from interpreter.models import ID_PATTERN, ProcessInfo
+from interpreter.models import ProcessInfo
 from interpreter.process import Process
 
 if TYPE_CHECKING:

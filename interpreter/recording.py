@@ -38,7 +38,7 @@ class CommandRecording:
         self._decoders = {
             stream: codecs.getincrementaldecoder("utf-8")("replace") for stream in STREAMS
         }
-        self._room = {stream: journal_bytes // 2 for stream in STREAMS}
+        self._room = dict.fromkeys(STREAMS, journal_bytes // 2)
 
     def write(self, stream: str, data: bytes) -> None:
         kept = self._kept[stream]  # type: ignore[index]
@@ -49,7 +49,7 @@ class CommandRecording:
             self._tell(stream, data)
 
     def flush(self) -> None:
-        """At the end: what a decoder held back, and the tail of what the journal had no room for."""
+        """At the end: what a decoder held back, and the tail of what found no room."""
         for stream in STREAMS:
             if self._room[stream] <= 0:
                 self._tell_tail(stream)
@@ -119,8 +119,8 @@ def event_data(event: messages.Event, max_bytes: int) -> Iterator[tuple[str, dic
     match event:
         case messages.ClearOutput(wait):
             yield "clear_output", {"wait": wait}
-        case messages.UpdateDisplay(data, metadata, display_id):
-            changed = {"display_id": display_id, "data": dict(data), "metadata": dict(metadata)}
+        case messages.UpdateDisplay(data, metadata, name):
+            changed = {"display_id": name, "data": dict(data), "metadata": dict(metadata)}
             yield "display_update", changed
         case messages.ExecuteInput():
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import posixpath
 import shutil
 import stat
 from collections.abc import Callable, Mapping
@@ -35,6 +36,7 @@ from interpreter.executions import Executions
 from interpreter.isolation import base_mounts, box_uid
 from interpreter.models import CreateSandbox, CreateSession, Isolation, SandboxInfo
 from interpreter.network_policy import OpenNetwork
+from interpreter.ports import ListeningPort, listening
 from interpreter.processes import Processes
 from interpreter.python_environment import PythonEnvironment
 from interpreter.registry import Registry
@@ -177,6 +179,10 @@ class Sandbox:
                 await self._leave_box(self._box)
             return await self._start_box()
 
+    async def ports(self) -> list[ListeningPort]:
+        """What listens in the box, by its kernel's own tables: no process there is asked."""
+        return listening((await self.box()).host_pid, hidden=(PROXY_PORT,))
+
     async def close(self) -> None:
         """End the box; files, environments and records stay."""
         self._deleted = True
@@ -313,7 +319,7 @@ class Sandbox:
 
     async def _session_directory(self, cwd: str) -> str:
         workspace = self._plan.paths.workspace
-        path = os.path.normpath(os.path.join(workspace, cwd))
+        path = posixpath.normpath(posixpath.join(workspace, cwd))
         for known, actual in ((INSIDE.workspace, workspace), (INSIDE.home, self._plan.paths.home)):
             if path == known or path.startswith(known + "/"):
                 path = actual + path[len(known) :]

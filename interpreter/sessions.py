@@ -260,7 +260,7 @@ class Session:
         box = await self._get_box()
         if await box.directory(path) != path.rstrip("/") and path != "/":
             raise InvalidCwd(
-                f"expected `cwd` to be a directory that can be entered, got {cwd!r}: create it first"
+                f"expected `cwd` to be a directory that can be entered, got {cwd!r}: make it first"
             )
         return path
 

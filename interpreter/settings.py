@@ -17,7 +17,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from interpreter.models import DEFAULT_OUTPUT_BYTES
+from interpreter.fields import DEFAULT_OUTPUT_BYTES
 
 
 class Settings(BaseSettings):

@@ -18,7 +18,6 @@ from kernels.kernel import ExecuteOutcome, Kernel, OnEvent
 from kernels.report import Report
 
 REPORT_GRACE = 2.0
-FIRST = asyncio.FIRST_COMPLETED
 
 
 @dataclass(frozen=True)
@@ -148,7 +147,8 @@ class PartnerKernel:
     async def _report(self, kernel: Kernel, partner: Partner, aside: Aside) -> None:
         """Ask for a report and wait for it: Deno may publish it only after `idle`."""
         await kernel.execute(partner.after(), silent=True, on_message=aside.see, on_late=aside.see)
-        await asyncio.wait({aside.seen, kernel.died}, timeout=REPORT_GRACE, return_when=FIRST)
+        waited: set[asyncio.Future[Any]] = {aside.seen, kernel.died}
+        await asyncio.wait(waited, timeout=REPORT_GRACE, return_when=asyncio.FIRST_COMPLETED)
 
     def _wanted(self, call: Overlay) -> tuple[dict[str, str], str]:
         private = Overlay(self._private.env, self._private_cwd)

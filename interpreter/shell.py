@@ -78,7 +78,7 @@ class Outputs:
                 continue
 
     def settle(self) -> bool:
-        """After a command: True when nobody holds the FIFOs any more, and they can be used again."""
+        """After a command: True when nobody holds the FIFOs, and they can be used again."""
         for fd in self._write.values():
             os.close(fd)
         self._write = {}

@@ -19,7 +19,7 @@ Receiver = Callable[[str, Sequence[bytes]], None]
 
 
 class Channel:
-    """Hands each message to `receive`, in order, a batch at a time so that others get their turn."""
+    """Hands each message to `receive`, in order; after a batch, others get their turn."""
 
     def __init__(
         self,

@@ -24,7 +24,7 @@ IN_CREATE = 0x100
 
 
 class Endpoints:
-    """The sockets of one kernel, for this process. Closed when nothing connects to them any more."""
+    """The sockets of one kernel, for this process. Closed when its connections are."""
 
     def __init__(self) -> None:
         self._descriptors: dict[str, int] = {}

@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,7 @@ from kernels.live import LiveKernel
 from kernels.messages import Event, ExecuteInput, Message
 from kernels.outcome import Death, ExecuteOutcome
 from kernels.place import Place, PlacedProcess
-from kernels.provisioner import PlacedKernelManager, Transport
+from kernels.provisioner import PlacedKernelManager
 from kernels.report import Report
 from kernels.request import Request
 from kernels.variables import KernelVariable, variables
@@ -32,6 +32,8 @@ EXIT_GRACE = 3.0
 
 OnEvent = Callable[[Event], None]
 
+__all__ = ["Death", "ExecuteOutcome", "Kernel", "KernelRecord", "OnEvent"]
+
 
 @dataclass(frozen=True, slots=True)
 class KernelRecord:
@@ -40,8 +42,6 @@ class KernelRecord:
     id: str
     key: str
     arguments: tuple[str, ...] = ()
-    ports: Mapping[int, int] = field(default_factory=dict)
-    """Of a kernel that speaks TCP."""
 
 
 class Kernel:
@@ -53,7 +53,6 @@ class Kernel:
         place: Place,
         context: zmq.Context[Any],
         *,
-        transport: Transport = "ipc",
         on_other: Callable[[Message], None] | None = None,
         on_report: Callable[[Report], None] | None = None,
         record: KernelRecord | None = None,
@@ -71,7 +70,6 @@ class Kernel:
             place,
             short_id=self._record.id,
             key=self._record.key.encode(),
-            transport=transport,
             on_shutdown=self._ask_shutdown,
         )
         self._lifecycle = asyncio.Lock()
@@ -88,7 +86,7 @@ class Kernel:
 
     @property
     def record(self) -> KernelRecord:
-        return replace(self._record, ports=self._manager.placed.tcp_ports)
+        return self._record
 
     def endpoint(self, channel: str) -> str:
         """Where another client in this process connects to while the kernel runs."""
@@ -118,7 +116,7 @@ class Kernel:
     async def attach(self, process: PlacedProcess, *, timeout: float = START_TIMEOUT) -> None:
         """Take over the running kernel that `record` tells of. Raises KernelFailed; it runs on."""
         async with self._lifecycle:
-            await self._manager.placed.adopt(process, self._record.ports)
+            self._manager.placed.adopt(process)
             try:
                 async with asyncio.timeout(timeout):
                     await self._connect("control")
@@ -232,6 +230,8 @@ class Kernel:
             await self._end(now=True, restart=False)
             if isinstance(error, TimeoutError):
                 raise self._too_slow(timeout) from None
+            if isinstance(error, OSError):
+                raise KernelFailed(f"expected the kernel to start: {error}; try again") from error
             raise
 
     async def _connect(self, channel: str) -> None:
@@ -286,7 +286,7 @@ class Kernel:
         live, self._live = self._live, None
         if live is not None:
             await live.leave()
-        await self._manager.placed.leave()
+        self._manager.placed.adopt(None)
 
     async def _result(self, live: LiveKernel, request: Request) -> ExecuteOutcome:
         try:

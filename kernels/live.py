@@ -9,7 +9,6 @@ from typing import Any
 
 from kernels.connection import KernelConnection
 from kernels.errors import KernelFailed
-from kernels.messages import Message
 from kernels.outcome import Death
 from kernels.place import PlacedProcess
 

@@ -16,7 +16,7 @@ Output = dict[str, Any]
 
 MAX_OUTPUTS = 10_000
 MAX_RICH_BYTES = 256 * 1024 * 1024
-"""All outputs together that are not streams; beyond it, and beyond MAX_OUTPUTS, more are dropped."""
+"""All outputs together that are not streams; more are dropped, as beyond MAX_OUTPUTS."""
 MAX_METADATA_BYTES = 64 * 1024
 
 

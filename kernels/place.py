@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -38,12 +37,6 @@ class Place(Protocol):
     @property
     def uid(self) -> int | None:
         """The user kernels run as, where it is not the service's own."""
-
-    async def listen(self, port: int) -> socket.socket:
-        """Listening on 127.0.0.1 in the place; port 0 picks a free one."""
-
-    async def connect(self, port: int) -> socket.socket:
-        """Connected to 127.0.0.1 in the place, non-blocking. Raises OSError."""
 
     async def spawn(
         self, argv: Sequence[str], *, env: Mapping[str, str], cwd: str

@@ -6,10 +6,10 @@ import json
 import os
 import re
 import signal
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, cast
 
 from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.kernelspec import KernelSpec
@@ -19,9 +19,6 @@ from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 from kernels.endpoints import CHANNELS
 from kernels.errors import KernelFailed
 from kernels.place import Place, PlacedProcess
-from kernels.relay import Relay
-
-Transport = Literal["ipc", "tcp"]
 
 MAX_SOCKET_PATH = 107
 PORTS = {f"{name}_port": number for name, number in CHANNELS.items()}
@@ -31,19 +28,14 @@ SHUTDOWN_WAIT = 4.0
 class PlaceProvisioner(KernelProvisionerBase):
     """Starts a kernel in a place, whose directory holds its sockets and the file naming them."""
 
-    def __init__(
-        self, place: Place, *, short_id: str, key: bytes, transport: Transport, **traits: Any
-    ) -> None:
+    def __init__(self, place: Place, *, short_id: str, key: bytes, **traits: Any) -> None:
         super().__init__(**traits)
         self.process: PlacedProcess | None = None
         self.exit_code: int | None = None
         self._place = place
         self.prefix = place.sockets / short_id
-        self.tcp_ports: Mapping[int, int] = {}
         self._inside = f"{place.inside_sockets}/{short_id}"
         self._key = key
-        self._transport = transport
-        self._relay = Relay(place, self.prefix)
 
     @property
     def has_process(self) -> bool:
@@ -75,12 +67,10 @@ class PlaceProvisioner(KernelProvisionerBase):
         launch["env"].pop("JPY_PARENT_PID", None)
         self._remove_sockets()
         launch["cmd"] = self._command(f"{self._inside}.json") + list(arguments)
-        launch["connection"] = await self._connection()
+        self._write_connection_file(self._connection(self._inside))
         return launch
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
-        connection = kwargs["connection"]
-        self._write_connection_file(connection)
         try:
             process = await self._place.spawn(cmd, env=kwargs["env"], cwd=kwargs["cwd"])
         except OSError as error:
@@ -89,49 +79,31 @@ class PlaceProvisioner(KernelProvisionerBase):
                 "check that its kernelspec is installed"
             ) from error
         self.process, self.exit_code = process, None
-        if self._transport == "ipc":
-            return {**connection, "ip": str(self.prefix)}
-        self.tcp_ports = {number: kwargs["connection"][name] for name, number in PORTS.items()}
-        await self._relay.open(self.tcp_ports)
-        return connection
+        return cast("KernelConnectionInfo", self._connection(str(self.prefix)))
 
-    async def adopt(self, process: PlacedProcess, tcp_ports: Mapping[int, int]) -> None:
-        """Take over a kernel that another process has started."""
-        self.process, self.exit_code, self.tcp_ports = process, None, tcp_ports
-        await self._relay.open(tcp_ports)
-
-    async def leave(self) -> None:
-        """Forget the kernel without ending it."""
-        self.process = None
-        await self._relay.close()
+    def adopt(self, process: PlacedProcess | None) -> None:
+        """Take over a kernel that another process has started; None: forget it, without harm."""
+        self.process, self.exit_code = process, None
 
     async def cleanup(self, restart: bool = False) -> None:
-        await self._relay.close()
-        self._remove_sockets()
-        if not restart:
-            self._connection_file.unlink(missing_ok=True)
+        with suppress(OSError):  # the place's code may have put something else there
+            self._remove_sockets()
+            if not restart:
+                self._connection_file.unlink(missing_ok=True)
 
-    async def _connection(self) -> KernelConnectionInfo:
-        """As the kernel reads it."""
-        longest = max(f"{self.prefix}-0", f"{self._inside}-0", key=lambda path: len(path.encode()))
-        if len(os.fsencode(longest)) > MAX_SOCKET_PATH:
+    def _connection(self, prefix: str) -> dict[str, Any]:
+        if len(os.fsencode(f"{prefix}-0")) > MAX_SOCKET_PATH:
             raise KernelFailed(
-                f"expected a socket path of {MAX_SOCKET_PATH} bytes at most, got {longest!r}: "
+                f"expected a socket path of {MAX_SOCKET_PATH} bytes at most, got {prefix}-0: "
                 "use a data directory with a shorter path"
             )
-        ports = PORTS if self._transport == "ipc" else await self._free_ports()
         return {
-            "transport": self._transport,
-            "ip": self._inside if self._transport == "ipc" else "127.0.0.1",
+            "transport": "ipc",
+            "ip": prefix,
             "key": self._key,
             "signature_scheme": "hmac-sha256",
-            **ports,  # type: ignore[typeddict-item]
+            **PORTS,
         }
-
-    async def _free_ports(self) -> dict[str, int]:
-        with ExitStack() as stack:
-            held = {name: stack.enter_context(await self._place.listen(0)) for name in PORTS}
-            return {name: listening.getsockname()[1] for name, listening in held.items()}
 
     def _remove_sockets(self) -> None:
         for number in PORTS.values():
@@ -145,7 +117,7 @@ class PlaceProvisioner(KernelProvisionerBase):
             for argument in self.kernel_spec.argv
         ]
 
-    def _write_connection_file(self, info: KernelConnectionInfo) -> None:
+    def _write_connection_file(self, info: dict[str, Any]) -> None:
         """Never through a link: what runs in the place can write to this directory."""
         self._connection_file.unlink(missing_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -169,10 +141,9 @@ class PlacedKernelManager(AsyncKernelManager):
         *,
         short_id: str,
         key: bytes,
-        transport: Transport,
         on_shutdown: Callable[[bool], None],
     ) -> None:
-        super().__init__(transport=transport, shutdown_wait_time=SHUTDOWN_WAIT)
+        super().__init__(transport="ipc", shutdown_wait_time=SHUTDOWN_WAIT)
         self._kernel_spec = spec
         self.session.key = key
         self._on_shutdown = on_shutdown
@@ -180,7 +151,6 @@ class PlacedKernelManager(AsyncKernelManager):
             place,
             short_id=short_id,
             key=key,
-            transport=transport,
             kernel_spec=spec,
             parent=self,
         )

@@ -82,6 +82,8 @@ PYTHON = KernelLanguage(
     argv=("{python}", "-B", "{guest}/python_kernel.py", "-f", "{connection_file}"),
 )
 # Deno's own kernelspec has no interrupt_mode, so that SIGINT ends it; and it listens on tcp alone.
+# From 2.8.2 to 2.9.8 at least it publishes some output after `idle`, under the next parent (a tenth
+# of the cells, seen in 1,000 runs each); 2.8.1 never did.
 TYPESCRIPT = KernelLanguage(
     name="typescript",
     aliases=("ts",),

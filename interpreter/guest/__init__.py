@@ -1,1 +1,1 @@
-"""Programs that run inside a box. Each is one self-contained file and imports the standard library only."""
+"""Programs that run inside a box, with the standard library alone."""

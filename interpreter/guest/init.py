@@ -3,9 +3,8 @@
     python -I -S -B init.py LISTENING_FD RUN_DIRECTORY
 
 One SEQPACKET connection at a time carries JSON requests `{"id", "op", ...}` and answers
-`{"id", "result"}` or `{"id", "errno", "message"}`, with descriptors attached. A message that does
-not fit a packet travels in a memfd announced by the byte `@`. Exits of what init spawned go out as
-`{"exit": pid, "code": n}`.
+`{"id", "result"}` or `{"id", "errno", "message"}`, with descriptors attached. Exits of what init
+spawned go out as `{"exit": pid, "code": n}`.
 
 The service may die: init keeps a duplicate of every pipe end, FIFO and pty master it handed out,
 remembers the exits that nobody was told, and accepts the next connection.
@@ -15,7 +14,6 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import json
 import os
 import resource
 import select
@@ -25,14 +23,23 @@ import struct
 import sys
 import termios
 import time
-from collections import deque
+from typing import Any
 from fcntl import ioctl
+
+# Python is started isolated (-I), which leaves out the directory of the program itself.
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+from channel import Channel, close_all  # type: ignore[import-not-found]
+from family import descendants  # type: ignore[import-not-found]
 
 VERSION = 1
 ORPHAN_TIMEOUT = 24 * 3600
-PACKET = 128 * 1024
 PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 4, 36
 PTRACE_DETACH = 17
+
+Request = dict[str, Any]
+Answer = tuple[Any, list[int]]
+"""A result, and descriptors to hand out."""
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
@@ -44,57 +51,6 @@ class Refused(Exception):
     def __init__(self, number: int, message: str) -> None:
         super().__init__(message)
         self.errno = number
-
-
-class Channel:
-    """The connection to the service: packets in, a queue of packets out."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        connection.setblocking(False)
-        self.socket = connection
-        self.queue: deque = deque()
-
-    def receive(self) -> tuple[dict, list[int]] | None:
-        data, fds, _, _ = socket.recv_fds(
-            self.socket, PACKET + 1, 16, socket.MSG_CMSG_CLOEXEC
-        )
-        if not data:
-            return None
-        if data == b"@":
-            body = fds.pop(0)
-            data = os.pread(body, os.fstat(body).st_size, 0)
-            os.close(body)
-        return json.loads(data), fds
-
-    def send(self, message: dict, fds: list[int]) -> None:
-        """Takes over `fds`: they are closed once sent."""
-        data = json.dumps(message).encode()
-        if len(data) > PACKET:
-            body = os.memfd_create("answer")
-            os.write(body, data)
-            data, fds = b"@", [body, *fds]
-        self.queue.append((data, fds))
-        self.flush()
-
-    def flush(self) -> None:
-        while self.queue:
-            data, fds = self.queue[0]
-            try:
-                socket.send_fds(self.socket, [data], fds)
-            except BlockingIOError:
-                return
-            self.queue.popleft()
-            close_all(fds)
-
-    def close(self) -> None:
-        for _, fds in self.queue:
-            close_all(fds)
-        self.socket.close()
-
-
-def close_all(fds: list[int]) -> None:
-    for fd in fds:
-        os.close(fd)
 
 
 class Init:
@@ -171,7 +127,7 @@ class Init:
         except (ConnectionError, BrokenPipeError):
             self.hang_up()
 
-    def answer(self, request: dict, fds: list[int]) -> None:
+    def answer(self, request: Request, fds: list[int]) -> None:
         assert self.channel
         try:
             operation = getattr(self, "do_" + request["op"])
@@ -208,14 +164,14 @@ class Init:
 
     # Operations: (request, received descriptors) -> (result, descriptors to hand out)
 
-    def do_hello(self, request: dict, fds: list[int]) -> tuple:
+    def do_hello(self, request: Request, fds: list[int]) -> Answer:
         processes = [
             {"pid": pid, "name": name, "kept": sorted(self.kept.get(pid, {}))}
             for pid, name in self.names.items()
         ]
         return {"version": VERSION, "pid": os.getpid(), "processes": processes}, []
 
-    def do_spawn(self, request: dict, fds: list[int]) -> tuple:
+    def do_spawn(self, request: Request, fds: list[int]) -> Answer:
         handed, child_fds, ends = [], [], {}
         try:
             if request.get("tty"):
@@ -247,7 +203,7 @@ class Init:
             return theirs
         return os.dup(fds[int(kind)])
 
-    def fork(self, request: dict, child_fds: list[int]) -> tuple[int, int]:
+    def fork(self, request: Request, child_fds: list[int]) -> tuple[int, int]:
         failed, fail = os.pipe2(os.O_CLOEXEC)
         pid = os.fork()
         if pid == 0:
@@ -263,7 +219,7 @@ class Init:
             raise Refused(int(number), message)
         return pid, os.pidfd_open(pid)
 
-    def become(self, request: dict, child_fds: list[int], fail: int) -> None:
+    def become(self, request: Request, child_fds: list[int], fail: int) -> None:
         """In the child: turn into the program, or say why not and end."""
         try:
             signal.set_wakeup_fd(-1)
@@ -292,7 +248,7 @@ class Init:
         finally:
             os._exit(127)
 
-    def do_shell(self, request: dict, fds: list[int]) -> tuple:
+    def do_shell(self, request: Request, fds: list[int]) -> Answer:
         """A bash that reads a pipe, with a directory of its own for its report and outputs."""
         go, start = os.pipe2(os.O_CLOEXEC)
         script, ours = os.pipe2(os.O_CLOEXEC)
@@ -319,7 +275,7 @@ class Init:
         result = {"pid": pid, "directory": directory, "fds": names}
         return result, [pidfd, os.dup(ours), os.dup(report), command]
 
-    def do_outputs(self, request: dict, fds: list[int]) -> tuple:
+    def do_outputs(self, request: Request, fds: list[int]) -> Answer:
         """A fresh pair of FIFOs for what a command of shell `pid` writes."""
         directory = f"{self.run}/shell/{request['pid']}"
         handed = []
@@ -332,7 +288,7 @@ class Init:
             handed.append(os.dup(fd))
         return {}, handed
 
-    def do_release(self, request: dict, fds: list[int]) -> tuple:
+    def do_release(self, request: Request, fds: list[int]) -> Answer:
         """Drop duplicates that nobody will ask for again; all of them once the process ended."""
         pid = request["pid"]
         kept = self.kept.get(pid, {})
@@ -348,24 +304,24 @@ class Init:
             remove_tree(f"{self.run}/shell/{pid}")
         return {}, []
 
-    def do_open(self, request: dict, fds: list[int]) -> tuple:
+    def do_open(self, request: Request, fds: list[int]) -> Answer:
         path = os.fsencode(request["path"])
         fd = os.open(path, request["flags"] | os.O_CLOEXEC, request.get("mode", 0o666))
         return {}, [fd]
 
-    def do_rename(self, request: dict, fds: list[int]) -> tuple:
+    def do_rename(self, request: Request, fds: list[int]) -> Answer:
         os.rename(os.fsencode(request["source"]), os.fsencode(request["destination"]))
         return {}, []
 
-    def do_unlink(self, request: dict, fds: list[int]) -> tuple:
+    def do_unlink(self, request: Request, fds: list[int]) -> Answer:
         os.unlink(os.fsencode(request["path"]))
         return {}, []
 
-    def do_mkfifo(self, request: dict, fds: list[int]) -> tuple:
+    def do_mkfifo(self, request: Request, fds: list[int]) -> Answer:
         os.mkfifo(os.fsencode(request["path"]), 0o600)
         return {}, []
 
-    def do_directory(self, request: dict, fds: list[int]) -> tuple:
+    def do_directory(self, request: Request, fds: list[int]) -> Answer:
         """The nearest directory at or above `path` that exists and can be entered."""
         path = os.fsencode(request["path"])
         missing = []
@@ -378,22 +334,22 @@ class Init:
                 os.mkdir(path)
         return os.fsdecode(path) or "/", []
 
-    def do_socket(self, request: dict, fds: list[int]) -> tuple:
+    def do_socket(self, request: Request, fds: list[int]) -> Answer:
         family = socket.AF_INET6 if request.get("family") == "inet6" else socket.AF_INET
         return {}, [socket.socket(family).detach()]
 
-    def do_listen(self, request: dict, fds: list[int]) -> tuple:
+    def do_listen(self, request: Request, fds: list[int]) -> Answer:
         listener = socket.create_server(("127.0.0.1", request["port"]), backlog=128)
         port = listener.getsockname()[1]
         return {"port": port}, [listener.detach()]
 
-    def do_signal(self, request: dict, fds: list[int]) -> tuple:
+    def do_signal(self, request: Request, fds: list[int]) -> Answer:
         if request["pid"] not in self.names or request["pid"] in self.exits:
             raise Refused(errno.ESRCH, "no such process")
         os.kill(request["pid"], request["signal"])
         return {}, []
 
-    def do_kill_tree(self, request: dict, fds: list[int]) -> tuple:
+    def do_kill_tree(self, request: Request, fds: list[int]) -> Answer:
         found = descendants(request["roots"], set(request["spare"]), set(request["but"]))
         for pid in found:
             try:
@@ -425,41 +381,6 @@ def drain(fd: int) -> None:
             pass
     except BlockingIOError:
         pass
-
-
-def parents() -> dict[int, int]:
-    """Every live process here and its parent; zombies left out."""
-    table = {}
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit():
-            continue
-        try:
-            with open(f"/proc/{entry}/stat", "rb") as file:
-                state, parent = file.read().rpartition(b")")[2].split()[:2]
-        except OSError:
-            continue
-        if state not in (b"Z", b"X"):
-            table[int(entry)] = int(parent)
-    return table
-
-
-def descendants(roots: list[int], spare: set[int], but: set[int]) -> list[int]:
-    """Live `roots` and all below them; not what is below `spare`, and not `but` themselves."""
-    children: dict[int, list[int]] = {}
-    table = parents()
-    for pid, parent in table.items():
-        children.setdefault(parent, []).append(pid)
-    queue = deque(roots)
-    seen = set(roots) | spare | {os.getpid()}
-    found = []
-    while queue:
-        pid = queue.popleft()
-        if pid in table and pid not in but:
-            found.append(pid)
-        below = [child for child in children.get(pid, ()) if child not in seen]
-        seen.update(below)
-        queue.extend(below)
-    return found
 
 
 def main() -> None:

@@ -288,8 +288,7 @@ class Watcher:
 
     def flush(self) -> None:
         self.modified.clear()
-        for message in self.out:
-            send(self.peer, message)
+        send(self.peer, *self.out)
         self.out.clear()
 
 
@@ -305,9 +304,9 @@ def kind(path: str, directory: bool) -> str:
     return "symlink" if stat.S_ISLNK(mode) else "other"
 
 
-def send(peer: socket.socket, message: dict[str, Any]) -> None:
-    data = json.dumps(message).encode()
-    peer.sendall(struct.pack(">I", len(data)) + data)
+def send(peer: socket.socket, *messages: dict[str, Any]) -> None:
+    frames = [json.dumps(message).encode() for message in messages]
+    peer.sendall(b"".join(struct.pack(">I", len(frame)) + frame for frame in frames))
 
 
 def answer(request: dict[str, Any], peer: socket.socket) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""Programs that run inside a box. Each is one self-contained file and imports the standard library only."""
+"""What runs inside a kernel's process, loaded by path: nothing of it can be imported there."""

@@ -17,8 +17,11 @@ from contextlib import suppress
 from typing import Any
 
 PRIVATE = frozenset(
-    "_ SHLVL PWD OLDPWD PPID UID EUID SHELLOPTS POSIXLY_CORRECT COLUMNS LINES TERM PAGER GIT_PAGER "
-    "MPLBACKEND CLICOLOR CLICOLOR_FORCE FORCE_COLOR PROMPT_COMMAND PS1 PS2 PS4 HISTFILE".split()
+    (
+        *("_", "SHLVL", "PWD", "OLDPWD", "PPID", "UID", "EUID", "SHELLOPTS", "POSIXLY_CORRECT"),
+        *("COLUMNS", "LINES", "TERM", "PAGER", "GIT_PAGER", "MPLBACKEND", "HISTFILE"),
+        *("CLICOLOR", "CLICOLOR_FORCE", "FORCE_COLOR", "PROMPT_COMMAND", "PS1", "PS2", "PS4"),
+    )
 )
 """Names that belong to one place and are never shared."""
 PRIVATE_PREFIX = re.compile(r"BASH|JPY_|PYDEVD_|CELLSHELL_")

@@ -6,6 +6,8 @@ Nothing of ours can be imported by user code: this runs as `__main__`, whose nam
 the user's module, and the files beside it are loaded by path and never registered.
 """
 
+# ruff: noqa: E402
+# mypy: disable-error-code="no-untyped-call, union-attr, attr-defined"
 from __future__ import annotations
 
 import os
@@ -270,7 +272,7 @@ class App(kernelapp.IPKernelApp):
         del context.sndhwm
 
     def init_io(self) -> None:
-        self.outstream_class = None
+        self.set_trait("outstream_class", None)
         for handler in self.log.handlers:
             handler.setStream(os.fdopen(os.dup(2), "w"))  # the log is not the user's output
         super().init_io()

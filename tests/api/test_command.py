@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import re
 import select
 import signal
 import socket
@@ -54,7 +55,7 @@ class Command:
             capture_output=True,
             timeout=60,
         )
-        assert b"Traceback" not in done.stderr
+        assert not re.search(rb"^Traceback", done.stderr, re.MULTILINE)
         return done.returncode, done.stdout, done.stderr.decode()
 
     def start(self, *words: str | Path) -> subprocess.Popen[bytes]:
@@ -164,13 +165,13 @@ def test_ctrl_c_cancels_the_execution(command: Command) -> None:
 
 @box
 def test_a_reader_that_leaves_is_no_error(command: Command) -> None:
-    running = command.start("exec", "yes")
-    assert running.stdout is not None
-    running.stdout.read(10)
-    running.stdout.close()
-    assert running.stderr is not None
-    assert running.stderr.read() == b""
-    assert running.wait(30) == 141
+    with command.start("exec", "yes") as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        running.stdout.read(10)
+        running.stdout.close()
+        assert running.stderr.read() == b""
+    assert running.returncode == 141
 
 
 @box

@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from boxed_session import BoxedSession, boxed_session
+from boxed_session import boxed_session
+from shelf import Shelf, chunks
 
 from interpreter.errors import (
     CellshellError,
@@ -24,7 +25,6 @@ from interpreter.errors import (
     NotAFile,
     PermissionDenied,
 )
-from interpreter.files import Files
 
 pytestmark = pytest.mark.box
 
@@ -35,39 +35,6 @@ for _ in range(3000):
     os.chdir("d")
 open("bottom", "w").close()
 """
-
-
-async def chunks(*parts: bytes) -> AsyncIterator[bytes]:
-    for part in parts:
-        yield part
-
-
-class Shelf:
-    """A session's files, and its workspace as the host sees it."""
-
-    def __init__(self, session: BoxedSession) -> None:
-        self.session = session
-        self.files = Files(session.get_box, session.resolve)
-        self.host = Path(session.box.plan.files) / "workspace"
-
-    async def run(self, *argv: str) -> int:
-        box = self.session.box
-        process = await box.spawn(argv, env={"PATH": os.defpath}, cwd=box.paths.workspace)
-        code = await process.wait()
-        await process.release()
-        return code
-
-    async def put(self, path: str, data: bytes = b"") -> None:
-        await self.files.write(path, chunks(data))
-
-    async def get(self, path: str) -> bytes:
-        opened = await self.files.read(path)
-        with os.fdopen(opened.fd, "rb") as file:
-            return file.read()
-
-    def left(self, under: str = "") -> list[str]:
-        """Names that are ours, anywhere in the workspace."""
-        return [path.name for path in (self.host / under).rglob(".cellshell-*")]
 
 
 @pytest.fixture(scope="module")
@@ -82,8 +49,7 @@ async def whole(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shelf
 async def shelf(whole: Shelf) -> AsyncIterator[Shelf]:
     """An empty workspace, and afterwards nothing of ours in it."""
     yield whole
-    assert whole.left() == []
-    assert await whole.run("find", ".", "-mindepth", "1", "-delete") == 0
+    await whole.clear()
 
 
 # Writing and reading
@@ -243,7 +209,7 @@ async def test_names_of_any_bytes(shelf: Shelf) -> None:
 
 async def test_a_long_listing_is_whole(shelf: Shelf) -> None:
     make = "import os\nfor n in range(8000): os.symlink('x', f'{n:05}')"
-    assert await shelf.run(shelf.session.box.python, "-c", make) == 0
+    assert await shelf.python(make) == 0
     assert [info.name for info in await shelf.files.list()] == [f"{n:05}" for n in range(8000)]
 
 
@@ -289,9 +255,7 @@ async def test_the_workspace_itself_stays(shelf: Shelf, path: str) -> None:
 
 async def test_trees_that_are_hard_to_delete(shelf: Shelf) -> None:
     await shelf.files.mkdir("deep")
-    assert (
-        await shelf.run(shelf.session.box.python, "-c", 'import os; os.chdir("deep")' + LEVELS) == 0
-    )
+    assert await shelf.python('import os; os.chdir("deep")' + LEVELS) == 0
     await shelf.put("closed/in/a")
     await shelf.run("chmod", "0", "closed/in")
     await shelf.run("chmod", "0", "closed")

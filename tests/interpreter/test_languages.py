@@ -6,20 +6,22 @@ import asyncio
 import json
 import os
 import shutil
+import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
 from jupyter_client.manager import AsyncKernelManager
 
+import kernels
 from interpreter.languages import MIME, Adapter, Report, adapter_for
 from interpreter.partner import Changes, Partner
 from kernels.specs import KernelPaths, Languages, find_deno
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
-    from pathlib import Path
 
     from jupyter_client.asynchronous.client import AsyncKernelClient
 
@@ -125,7 +127,8 @@ async def kernel(
     if language.reason:
         pytest.skip(language.reason)
     place = tmp_path_factory.mktemp("kernel")
-    paths = KernelPaths(python="", guest="", deno=str(deno), home=str(place))
+    guest = Path(kernels.__file__).parent / "guest"
+    paths = KernelPaths(python=sys.executable, guest=str(guest), deno=str(deno), home=str(place))
     manager = AsyncKernelManager(connection_file=str(place / "connection.json"))
     manager._kernel_spec = language.spec(paths)
     env = {"PATH": os.environ["PATH"], "HOME": str(place), "GIVEN": "1", "PAGER": "mine"}

@@ -93,10 +93,11 @@ async def test_is_a_terminal_of_its_size(screen: Screen, opened: Terminals) -> N
     shown = await screen.run("stty size; tty; echo $TERM; test -t 0 && test -t 2; echo $?")
     assert shown == "24 80\n/dev/pts/0\nxterm-256color\n0\n"
     screen.terminal.resize(1000, 1)
-    await screen.terminal.write(b"\n")
-    assert (await screen.run("true; stty size")).endswith("1 1000\n")
+    await screen.terminal.write(b"stty size\n")
+    await screen.until(r"\r1 1000\r")
     assert await opened.open("default", 120, 40) is screen.terminal
-    assert (await screen.run("true; true; stty size")).endswith("40 120\n")
+    await screen.terminal.write(b"stty size\n")
+    await screen.until(r"\r40 120\r")
 
 
 @pytest.mark.parametrize("size", [(0, 24), (80, 1001), (-1, 24), (True, 24), (80, "24"), (None, 1)])
@@ -245,7 +246,8 @@ async def test_rc_files_stay_the_terminals_own(session: BoxedSession, opened: Te
         await screen.until()
     finally:
         (home / ".bashrc").unlink()
-    assert await screen.run("(exit 3)\necho $hook $MINE $LANG") == "3 rc C\n"
+    await screen.run("(exit 3)")
+    assert await screen.run("echo $hook $MINE $LANG") == "3 rc C\n"
     assert "MINE" not in session.environment.variables
     assert session.environment.variables["LANG"] == "C.UTF-8"
     session.environment.merge({"LANG": "POSIX"})
@@ -277,7 +279,8 @@ async def test_shell_options_and_read_only_variables_do_not_break_the_prompt(
     assert await screen.run("set -x") == ""
     assert await screen.run(":") == "+ :\n"
     assert await screen.run("set +eux; unset __cellshell_directory; :") == "+ set +eux\n"
-    assert await screen.run("(exit 9)\necho $?") == "9\n"
+    await screen.run("(exit 9)")
+    assert await screen.run("echo $?") == "9\n"
 
 
 @boxed

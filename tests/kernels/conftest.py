@@ -43,9 +43,7 @@ class LocalPlace:
         self.inside_sockets = str(sockets)
         self.groups: list[int] = []
 
-    async def spawn(
-        self, argv: Sequence[str], *, env: Mapping[str, str], cwd: str
-    ) -> LocalProcess:
+    async def spawn(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: str) -> LocalProcess:
         process = await asyncio.create_subprocess_exec(
             *argv,
             env=dict(env),

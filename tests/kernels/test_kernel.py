@@ -16,5 +16,7 @@ class Run(OutputCollector):
 
 async def run(kernel: Kernel, code: str, **options):
     collected = Run()
-    collected.outcome = await kernel.execute(code, on_message=collected.apply, on_late=collected.late.apply, **options)
+    collected.outcome = await kernel.execute(
+        code, on_message=collected.apply, on_late=collected.late.apply, **options
+    )
     return collected

@@ -1,0 +1,70 @@
+"""The types of fields in requests: what the schema alone can refuse, it refuses here.
+
+This is the one place where ids are checked.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+
+ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
+MAX_VALUE_BYTES = 128 * 1024 - 256
+"""Linux refuses to start a program with one string beyond 128 KiB in its environment."""
+MAX_OUTPUT_BYTES = 64 * 1024 * 1024
+DEFAULT_OUTPUT_BYTES = 1024 * 1024
+
+
+def clean_text(value: str) -> str:
+    """Text that Linux and UTF-8 can hold."""
+    if "\0" in value:
+        raise ValueError("must not contain NUL")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError("must be valid Unicode: it contains a lone surrogate") from None
+    return value
+
+
+def _variable_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
+        raise ValueError(f"{value!r} is not a variable name: expected [A-Za-z_][A-Za-z0-9_]*")
+    return value
+
+
+def _variable_value(value: str) -> str:
+    if len(value.encode()) > MAX_VALUE_BYTES:
+        raise ValueError(f"a value may have {MAX_VALUE_BYTES} bytes at most")
+    return value
+
+
+def _no_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("must be a number")
+    return value
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError("must be a finite number")
+    return value
+
+
+Text = Annotated[str, AfterValidator(clean_text)]
+Id = Annotated[
+    str, StringConstraints(pattern=ID_PATTERN), Field(examples=["user-123"], max_length=63)
+]
+Path = Annotated[str, StringConstraints(min_length=1, max_length=4096), AfterValidator(clean_text)]
+VariableName = Annotated[str, AfterValidator(_variable_name)]
+VariableValue = Annotated[str, AfterValidator(clean_text), AfterValidator(_variable_value)]
+Variables = dict[VariableName, VariableValue]
+VariableChanges = dict[VariableName, VariableValue | None]
+"""Names to values; null unsets."""
+Timeout = Annotated[
+    float, BeforeValidator(_no_bool), AfterValidator(_finite), Field(gt=0, le=31 * 86400)
+]
+OutputLimit = Annotated[int, Field(ge=1, le=MAX_OUTPUT_BYTES, strict=True)]
+Mode = Annotated[str, StringConstraints(pattern=r"^0?[0-7]{1,4}$")]
