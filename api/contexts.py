@@ -8,7 +8,7 @@ from fastapi import Body
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.addresses import SESSION, TheContext, TheSession, named
+from api.addresses import SESSION, TheContext, TheSandbox, TheSession, named
 from api.answers import answer, no_content
 from api.documentation import errors
 from api.routes import noun
@@ -27,6 +27,7 @@ from interpreter.errors import (
     SessionNotFound,
 )
 from interpreter.models import CodeAt, ContextInfo, CreateContext, Variable
+from notebooks.records import notebook_of
 
 router = noun("contexts", SESSION + "/contexts")
 SESSION_MISSING = (SandboxNotFound, SessionNotFound)
@@ -129,6 +130,19 @@ async def restart_context(context: TheContext) -> Response:
 async def list_variables(context: TheContext) -> Response:
     """Without running user code; also while the kernel is busy, where it can."""
     return answer(await context.variables())
+
+
+@router.get(
+    "/{context}/notebook",
+    response_model=dict[str, Any],
+    responses=errors(*MISSING),
+    summary="Get the notebook",
+)
+async def get_notebook(sandbox: TheSandbox, context: TheContext) -> Response:
+    """What was run here and is still kept, as a notebook (nbformat 4.5); save it as `.ipynb`."""
+    notebook = await notebook_of(context, sandbox.executions)
+    headers = {"Content-Disposition": f'attachment; filename="{context.id}.ipynb"'}
+    return answer(notebook, headers=headers)
 
 
 @router.post(

@@ -39,7 +39,9 @@ DESCRIPTION = """
 Code and commands run in **sessions** of **sandboxes**. Times are seconds, sizes bytes, timestamps
 RFC 3339 in UTC. Errors are `application/problem+json` (RFC 9457) with a stable `code`; further
 members are details. Calls that run something answer JSON, or server-sent events with
-`Accept: text/event-stream`.
+`Accept: text/event-stream`. A terminal is a WebSocket at
+`/v1/sandboxes/{sandbox}/sessions/{session}/terminal?id=&cols=&rows=`: binary frames are bytes, text
+frames JSON (`resize` in; `ready`, `exit`, `error` out).
 """
 TAGS = [
     {"name": "sandboxes", "description": "Isolated computers."},

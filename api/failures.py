@@ -1,7 +1,8 @@
-"""What nobody expected: a 500 that tells the caller nothing but where to look in the log."""
+"""What no route expected: bugs, told to the log alone, and a service that stops."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 import traceback
@@ -9,16 +10,17 @@ import traceback
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.auth import refuse
-from interpreter.errors import CellshellError
+from interpreter.errors import CellshellError, NotReady
 
 logger = logging.getLogger(__name__)
 STARTS = frozenset(
     {"http.response.start", "websocket.accept", "websocket.close", "websocket.http.response.start"}
 )
+STOPPING = NotReady("the service is stopping; what runs in sandboxes goes on: ask again soon")
 
 
 class Failures:
-    """ASGI middleware that turns bugs into problem documents."""
+    """ASGI middleware that has a problem document for everything that gets this far."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -36,6 +38,10 @@ class Failures:
 
         try:
             await self.app(scope, receive, watch)
+        except asyncio.CancelledError:
+            # A server that stops cancels the requests that it has left; nobody else does.
+            if not started:
+                await refuse(STOPPING, scope, receive, send)
         except Exception as error:
             failure = unexpected(error)
             if not started:

@@ -18,7 +18,7 @@ WORDING = {
     "String should match pattern ": "a string that matches ",
 }
 SHOWN = {"literal_error", "string_pattern_mismatch"}
-"""Errors that repeat a text. Others may be about commands and values, which are nobody's business."""
+"""Errors that repeat a text; others may be about commands and values, which stay unsaid."""
 
 
 def invalid(errors: Sequence[Any]) -> InvalidRequest:

@@ -1,11 +1,11 @@
 """The lines a session's bash is driven by.
 
 bash has been given functions and aliases by its user that may have any name, `cd`, `eval` and
-`builtin` included. Three things cannot be taken over: reserved words, expansions, and, while bash is
-in POSIX mode, the special builtins (`.`, `export`, `unset`, `eval`...), which are then looked up
-before functions. Assigning POSIXLY_CORRECT turns that mode on without any look-up. So each step of
-ours turns it on, uses special builtins only, each behind a backslash against aliases, and turns it
-off before the user's command, which is sourced from a file: never part of these lines.
+`builtin` included. Three things cannot be taken over: reserved words, expansions, and, while bash
+is in POSIX mode, the special builtins (`.`, `export`, `unset`, `eval`...), which are then looked
+up before functions. Assigning POSIXLY_CORRECT turns that mode on without any look-up. So each step
+of ours turns it on, uses special builtins only, each behind a backslash against aliases, and turns
+it off before the user's command, which is sourced from a file: never part of these lines.
 
 Two shell options that POSIX mode changes are put back before the command: `inherit_errexit` and
 `expand_aliases`. What a user's DEBUG trap or `set -x` can see of ours is said in docs/shell.md.
@@ -99,12 +99,12 @@ def preamble(*, status: int, posix: bool, aliases: bool, inherit_errexit: bool) 
     return hidden_from_set_x.encode()
 
 
-def run(directory: str, number: int, stdin: str) -> str:
+def run(directory: str, number: int, *, cwd: str, stdin: str) -> str:
     """Source the command unless the working directory is gone; then, on a line of its own since an
     interrupt discards the line it meets, report."""
     out, err = f"{directory}/{number}.out", f"{directory}/{number}.err"
     return (
-        "if [[ -d ${PWD-} ]]; then POSIXLY_CORRECT=y; "
+        f"if [[ -d {quote(cwd)} ]]; then POSIXLY_CORRECT=y; "
         f"\\. {directory}/command <{stdin} >{out} 2>{err}; else POSIXLY_CORRECT={GONE}; fi\n"
         f"{report(f'{directory}/report')}\n"
     )

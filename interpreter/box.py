@@ -89,7 +89,7 @@ class Box:
                     await box._connect(path, info)
             except (TimeoutError, OSError, KeyError, ValueError) as error:
                 process.kill()
-                await asyncio.to_thread(process.wait)
+                await _end_of(process)
                 raise NotReady(
                     f"the box did not start: {_tail(plan.run / 'log') or error}"
                 ) from error
@@ -99,7 +99,7 @@ class Box:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         connection.connect(str(path))
         self.control = Control(connection, on_exit=self._exited, on_close=self._gone)
-        watch = asyncio.get_running_loop().create_task(asyncio.to_thread(self._process.wait))
+        watch = asyncio.get_running_loop().create_task(_end_of(self._process))
         hello = asyncio.get_running_loop().create_task(self.control.request("hello"))
         try:
             await asyncio.wait([watch, hello], return_when=asyncio.FIRST_COMPLETED)
@@ -109,6 +109,7 @@ class Box:
         finally:
             hello.cancel()
             watch.cancel()
+            await asyncio.gather(hello, watch, return_exceptions=True)
             if info is not None:
                 with os.fdopen(info, "rb") as file:
                     self._read_info(file)
@@ -230,7 +231,7 @@ class Box:
             await self._end_unconfined()
         with suppress(ProcessLookupError):
             self._process.kill()
-        await asyncio.to_thread(self._process.wait)
+        await _end_of(self._process)
         self.control.close()
 
     async def _end_unconfined(self) -> None:
@@ -303,6 +304,22 @@ def _launch(
     finally:
         os.close(write)
     return process, read
+
+
+async def _end_of(process: subprocess.Popen[bytes]) -> None:
+    """Without a thread: one for each box would use up the pool that files and git work in."""
+    if process.returncode is not None:
+        return
+    loop = asyncio.get_running_loop()
+    pidfd = os.pidfd_open(process.pid)
+    ended: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(pidfd, lambda: ended.done() or ended.set_result(None))
+    try:
+        await ended
+        process.wait()
+    finally:
+        loop.remove_reader(pidfd)
+        os.close(pidfd)
 
 
 def _host_pid(pidfd: int) -> int:

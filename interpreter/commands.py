@@ -105,6 +105,8 @@ class Commands:
             kept.close()
         recording.flush()
         changes = self._merge(ended, request, cwd)
+        if not ended.shell_exited and _corrupts(request.command, recording):
+            await self._replace_shell()
         if ended.shell_exited:
             self._lost = True
         if execution.stopped_by is not None:
@@ -166,6 +168,12 @@ class Commands:
         moved = ended.report.cwd if cwd is None and ended.report.cwd.startswith("/") else None
         return self._environment.merge(changes, moved)
 
+    async def _replace_shell(self) -> None:
+        shell, self._shell = self._shell, None
+        if shell is not None:
+            await shell.close()
+        self._lost = True
+
     async def _ready(self, notices: list[Notice]) -> Shell:
         box = await self._get_box()
         if self._shell is not None and self._shell.alive and self._box is box:
@@ -183,8 +191,24 @@ class Commands:
             notices.append(Notice(code="shell_restarted", message=message))
         self._box = box
         env = {**self._environment.variables, "SHELL": "/bin/bash"}
-        self._shell = await Shell.start(box, env=env, name=f"shell:{self._session}")
+        self._shell = await Shell.start(
+            box,
+            env=env,
+            name=f"shell:{self._session}",
+            grace=self._settings.interrupt_grace,
+        )
         return self._shell
+
+
+def _corrupts(command: str, recording: CommandRecording) -> bool:
+    """Whether bash is not to be trusted any more.
+
+    bash 5.2 that has met a command substitution without an end goes on with a damaged heap: one of
+    the next commands would be blamed for the crash.
+    """
+    if command.count("(") <= command.count(")"):
+        return False
+    return "unexpected EOF while looking for matching `)'" in recording.text("stderr")
 
 
 def stdin_bytes(request: Exec) -> bytes | None:

@@ -39,6 +39,7 @@ from kernels import messages
 from kernels.kernel import Death, Kernel
 from kernels.specs import PYTHON, KernelLanguage, KernelPaths
 
+TICKS = os.sysconf("SC_CLK_TCK")
 Early = Literal["timeout", "stopped"]
 
 
@@ -226,7 +227,7 @@ class Context:
         timeout: float | None,
     ) -> tuple[Early | None, bool]:
         """Wait for the end; on a timeout or a stop, bring it about. Whether it took a kill."""
-        since = time.clock_gettime(time.CLOCK_BOOTTIME)
+        since = int(time.clock_gettime(time.CLOCK_BOOTTIME) * TICKS)
         waited: set[asyncio.Future[Any]] = {running, execution.stop}
         await asyncio.wait(waited, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         if running.done():
@@ -242,7 +243,7 @@ class Context:
         await asyncio.wait({running})
         return early, harder
 
-    async def _sweep(self, since: float) -> None:
+    async def _sweep(self, since: int) -> None:
         """End what the cell started, wherever it went; what earlier cells started lives."""
         process = self._place.process if self._place else None
         if process is None or self._box is None:
@@ -351,13 +352,13 @@ def _children(host_pid: int) -> list[int]:
     return found
 
 
-def _started(host_pid: int) -> float:
-    """When a process began, in seconds since boot; now for one that is gone."""
+def _started(host_pid: int) -> int:
+    """When a process began, in clock ticks since boot; -1 for one that is gone."""
     try:
         stat = Path(f"/proc/{host_pid}/stat").read_text()
     except OSError:
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
-    return int(stat.rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+        return -1
+    return int(stat.rpartition(")")[2].split()[19])
 
 
 def _inside_pid(host_pid: int) -> int:

@@ -62,7 +62,8 @@ class Control:
         answer = self._answers[number] = self._loop.create_future()
         self._send(body, [os.dup(fd) for fd in fds])
         try:
-            return await answer
+            result, fds_handed = await answer
+            return result, fds_handed
         except asyncio.CancelledError:
             answer.add_done_callback(_discard)
             raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
@@ -20,9 +19,10 @@ from interpreter.errors import (
     ExecutionOver,
     NotReady,
 )
-from interpreter.events import Entry, Event, dumps, pack, unpack
+from interpreter.events import Entry, Event, pack, unpack
 from interpreter.journal import Journal, records
 from interpreter.models import CodeResult, Exec, ExecResult, RunCode
+from interpreter.origin import Origin, source_of
 from interpreter.recording import DONE_EXCLUDES, Result
 from interpreter.settings import Settings
 from kernels.errors import CellshellError
@@ -38,11 +38,11 @@ class Execution:
     """Queued, running, done. Everything it puts out is in its journal before anybody sees it."""
 
     def __init__(
-        self, id: str, kind: Kind, fingerprint: str, journal: Journal, *, new: bool = True
+        self, id: str, kind: Kind, origin: Origin, journal: Journal, source: str | None = None
     ) -> None:
         self.id = id
         self.kind: Kind = kind
-        self.fingerprint = fingerprint
+        self.origin = origin
         self.state: State = "queued"
         self.repeated = False
         self.ended_at: float | None = None
@@ -58,8 +58,8 @@ class Execution:
         self._late = 0
         self._result: Result | None = None
         self._error: CellshellError | None = None
-        if new:
-            journal.append(pack("meta", 0, kind, {"fingerprint": fingerprint}))
+        if source is not None:
+            journal.append(pack("meta", 0, kind, {**origin.asdict(), "source": source}))
 
     @classmethod
     def restore(cls, path: Path) -> Execution | None:
@@ -68,7 +68,7 @@ class Execution:
         if not entries or entries[0].kind != "meta":
             return None
         kind: Kind = "exec" if entries[0].name == "exec" else "code"
-        execution = cls(path.name, kind, entries[0].data["fingerprint"], Journal(path), new=False)
+        execution = cls(path.name, kind, Origin.restore(entries[0].data), Journal(path))
         events = [entry for entry in entries if entry.kind == "event"]
         execution._number = len(events)
         execution.ended_at = path.stat().st_mtime
@@ -130,6 +130,17 @@ class Execution:
         self._result = None
 
     # For whoever asks
+
+    @property
+    def source(self) -> str:
+        """The command or the code. It may be long: only the journal has it.
+
+        Raises ExecutionForgotten.
+        """
+        first = next(records(self._path), None) if self._path.exists() else None
+        if first is None:
+            raise ExecutionForgotten(f"the records of execution {self.id!r} are gone")
+        return str(unpack(first).data.get("source", ""))
 
     async def result(self) -> Result:
         """What it came to, once it has ended. Raises what ended it instead."""
@@ -266,27 +277,44 @@ class Executions:
             raise ExecutionNotFound(f"this sandbox has no execution {id!r}")
         return self._executions[id]
 
-    def begin(self, kind: Kind, session: str, request: Exec | RunCode) -> Execution:
+    def of_context(self, session: str, context: str) -> list[Execution]:
+        """The runs of code in a context of that name, in the order they were asked for."""
+        found = [
+            execution
+            for execution in self._executions.values()
+            if (execution.origin.session, execution.origin.context) == (session, context)
+        ]
+        # Those of an earlier service were found in the order they ended.
+        return sorted(found, key=lambda execution: execution.origin.begun_at)
+
+    def begin(
+        self, kind: Kind, session: str, request: Exec | RunCode, context: str = ""
+    ) -> Execution:
         """A new one; or, when the request's id names one of the same request, that one, `repeated`.
 
         Raises ExecutionMismatch, ExecutionForgotten.
         """
-        fingerprint = _fingerprint(kind, session, request)
+        origin = Origin.of(kind, session, context, request)
         if request.id is not None:
             known = self._executions.get(request.id)
             if known is not None:
-                return _same(known, fingerprint)
+                return _same(known, origin)
             if request.id in self._gone:
                 raise ExecutionForgotten(
                     f"execution {request.id!r} was run and its records are gone: use a new id"
                 )
         self._evict()
         id = request.id or secrets.token_hex(8)
+        journal = None
         try:
             journal = Journal(self._directory / id)
+            execution = Execution(id, kind, origin, journal, source_of(request))
         except OSError as error:
+            if journal is not None:
+                journal.close()
+                journal.path.unlink()
             raise DiskFull(f"the execution cannot be recorded: {error.strerror}") from error
-        execution = self._executions[id] = Execution(id, kind, fingerprint, journal)
+        self._executions[id] = execution
         if request.id is not None:
             self._given(request.id)
         return execution
@@ -333,17 +361,10 @@ class Executions:
                 self._executions[execution.id] = execution
 
 
-def _same(known: Execution, fingerprint: str) -> Execution:
-    if known.fingerprint != fingerprint:
+def _same(known: Execution, origin: Origin) -> Execution:
+    if known.origin.fingerprint != origin.fingerprint:
         raise ExecutionMismatch(
             f"execution {known.id!r} is of another request: use a new id, or repeat it exactly"
         )
     known.repeated = True
     return known
-
-
-def _fingerprint(kind: Kind, session: str, request: Exec | RunCode) -> str:
-    if request.id is None:
-        return ""
-    document = request.model_dump(exclude={"id"})
-    return hashlib.sha256(dumps([kind, session, document])).hexdigest()

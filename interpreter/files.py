@@ -24,7 +24,6 @@ if TYPE_CHECKING:
         Awaitable,
         Callable,
         Coroutine,
-        Sequence,
     )
 
     from interpreter.box import Box
@@ -103,7 +102,7 @@ class Files:
     ) -> FileInfo:
         """All or nothing, unless it appends. Parents are made, a symlink is written through."""
         absolute, bits = self._absolute(path), _bits(mode)
-        place = await self._worker.call("write", absolute, path=absolute, append=append)
+        place = await self._prepare("write", absolute, path=absolute, append=append)
         try:
             await self._fill(place, absolute, chunks)
             if bits is None and not (append and place.get("mode") is not None):
@@ -163,14 +162,14 @@ class Files:
     async def extract(self, path: str, chunks: AsyncIterable[bytes]) -> FileInfo:
         """A tar stream into a directory, which is made; one unsafe member refuses the whole."""
         absolute = self._absolute(path)
-        place = await self._worker.call("inside", absolute, path=absolute)
+        place = await self._prepare("inside", absolute, path=absolute)
         try:
             await self._unpack(place, absolute, chunks)
         except BaseException as error:
-            await self._tidy(error, self._clear(place, absolute, place.get("made", [])))
+            await self._tidy(error, self._clear(place, absolute))
             raise
-        await self._to_the_end(self._clear(place, absolute, []))
-        return await self.info(absolute)
+        await self._to_the_end(self._merge(place, absolute))
+        return describe(await self._worker.call("info", absolute, path=absolute))
 
     # What they are made of
 
@@ -186,7 +185,8 @@ class Files:
             raise InvalidRequest(f"expected a path in Unicode, got {path!a}") from None
         if not absolute.startswith("/") or length > MAX_PATH:
             raise InvalidRequest(f"a path has {MAX_PATH} bytes at most, this one has {length}")
-        return absolute
+        # `..` stays: what it means depends on the links before it.
+        return "/" + "/".join(part for part in absolute.split("/") if part not in ("", "."))
 
     def _pair(self, source: str, destination: str, overwrite: bool) -> Message:
         return {
@@ -197,10 +197,17 @@ class Files:
 
     async def _open(self, path: str, flags: int, shown: str) -> int:
         box = await self._get_box()
+        opening = self._worker.own(box.open(path, flags, 0o600))
         try:
-            return await box.open(path, flags, 0o600)
+            return await asyncio.shield(opening)
         except OSError as error:
             raise os_refusal(error, shown) from error
+        except asyncio.CancelledError:
+            # It may make a file yet, and what tidies up has to come after that.
+            await asyncio.wait([opening])
+            if not opening.cancelled() and opening.exception() is None:
+                os.close(opening.result())
+            raise
 
     async def _fill(self, place: Message, path: str, chunks: AsyncIterable[bytes]) -> None:
         temporary = place.get("temporary")
@@ -228,7 +235,7 @@ class Files:
 
     async def _copy(self, pair: Message) -> FileInfo:
         source, destination = pair["source"], pair["destination"]
-        place = await self._worker.call("beside", destination, **pair)
+        place = await self._prepare("beside", destination, **pair)
         if place.get("same"):
             return describe(place)
         temporary = str(place.get("temporary"))
@@ -237,7 +244,7 @@ class Files:
             commit = {**_place(place), "overwrite": pair["overwrite"], "path": destination}
             return describe(await self._worker.call("commit", destination, **commit))
         except BaseException as error:
-            await self._tidy(error, self._worker.tree("discard", source, path=temporary))
+            await self._tidy(error, self._clear(place, source))
             raise
 
     async def _unpack(self, place: Message, path: str, chunks: AsyncIterable[bytes]) -> None:
@@ -250,13 +257,34 @@ class Files:
                 await _started(guest, path)
                 await guest.feed(chunks)
                 result(await guest.receive(), path)
-            await self._to_the_end(self._worker.tree("merge", path, source=staged, target=path))
         finally:
             os.close(fd)
 
-    async def _clear(self, place: Message, path: str, made: Sequence[str]) -> None:
-        await self._worker.tree("discard", path, path=str(place.get("temporary")))
-        await self._worker.call("discard", path, temporary=None, made=made)
+    async def _merge(self, place: Message, path: str) -> None:
+        try:
+            await self._worker.tree("merge", path, source=str(place["temporary"]), target=path)
+        except CellshellError:
+            await self._clear(place, path)
+            raise
+        await self._clear({**place, "made": []}, path)
+
+    async def _prepare(self, op: str, path: str, /, **arguments: Any) -> Message:
+        """A place to build something in, taken back when the caller left before it was known."""
+        task = self._worker.own(self._worker.call(op, path, **arguments))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            self._worker.own(self._abandon(task, path))
+            raise
+
+    async def _abandon(self, prepared: asyncio.Task[Message], path: str) -> None:
+        await self._clear(await prepared, path)
+
+    async def _clear(self, place: Message, path: str) -> None:
+        if place.get("temporary"):
+            await self._worker.settle()
+            await self._worker.tree("discard", path, path=str(place["temporary"]))
+        await self._worker.call("discard", path, temporary=None, made=place.get("made", []))
 
     async def _to_the_end(self, work: Coroutine[Any, Any, None]) -> None:
         """Not to be stopped halfway by a caller who goes away."""

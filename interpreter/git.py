@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from interpreter import git_url
 from interpreter.descriptors import Reader
-from interpreter.errors import FileExists, GitFailed, InvalidGitUrl
+from interpreter.errors import CellshellError, FileExists, GitFailed, InvalidGitUrl
 from interpreter.file_errors import os_refusal, show
 from interpreter.models import Checkout
 from interpreter.trees import end_tree
@@ -186,7 +186,7 @@ def _taken(directory: str) -> FileExists:
 async def _remove(git: _Git, directory: str, existed: bool) -> None:
     """Git removes what it made when it can; not after SIGKILL."""
     where = ["-mindepth", "1"] if existed else []
-    with suppress(GitFailed):
+    with suppress(CellshellError):
         await git.run(["find", directory, *where, "-delete"])
 
 

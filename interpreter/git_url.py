@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import posixpath
 import re
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
@@ -46,7 +45,7 @@ def parse(url: str) -> GitUrl:
     """Raises InvalidGitUrl for what git would take for an option, a helper or a prompt."""
     check("a URL", url)
     if url.startswith("/"):
-        return GitUrl(posixpath.normpath(url), local=True)
+        return GitUrl(url, local=True)
     scheme, separator, _ = url.partition("://")
     if not separator:
         if SCP_LIKE.fullmatch(url):

@@ -186,13 +186,11 @@ class ExecResult(Reply):
     environment_changes: EnvironmentChanges = EnvironmentChanges()
     notices: list[Notice] = []
     state: Literal["queued", "running", "done"] | None = None
+    _repr_mimebundle_ = exec_bundle
 
     @property
     def success(self) -> bool:
         return self.exit_code == 0
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        return exec_bundle(self)
 
 
 class ErrorInfo(Reply):
@@ -230,13 +228,11 @@ class CodeResult(Reply):
     environment_changes: EnvironmentChanges = EnvironmentChanges()
     notices: list[Notice] = []
     state: Literal["queued", "running", "done"] | None = None
+    _repr_mimebundle_ = code_bundle
 
     @property
     def success(self) -> bool:
         return self.status == "ok"
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        return code_bundle(self)
 
 
 class Detached(Reply):

@@ -56,6 +56,10 @@ class CommandRecording:
             elif self._encoding == "utf-8" and (text := self._decoders[stream].decode(b"", True)):
                 self._emit(stream, {"data": text})
 
+    def text(self, stream: Literal["stdout", "stderr"]) -> str:
+        """What was kept of a stream, whatever the encoding of the result."""
+        return self._kept[stream].getvalue().decode("utf-8", "replace")
+
     def fields(self) -> dict[str, Any]:
         omitted = {stream: self._kept[stream].omitted for stream in STREAMS}
         return {

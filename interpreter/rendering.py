@@ -19,8 +19,10 @@ ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|
 """Colours and other terminal control."""
 
 
-def exec_bundle(result: ExecResult) -> dict[str, Any]:
-    """A command's result as a MIME bundle."""
+def exec_bundle(
+    result: ExecResult, include: object = None, exclude: object = None
+) -> dict[str, str]:
+    """A command's result as a MIME bundle, by IPython's protocol."""
     end = _end_of(result)
     stderr = f"<pre style='{ALARM}'>{_clean(result.stderr)}</pre>" if result.stderr else ""
     return {
@@ -31,7 +33,9 @@ def exec_bundle(result: ExecResult) -> dict[str, Any]:
     }
 
 
-def code_bundle(result: CodeResult) -> dict[str, Any]:
+def code_bundle(
+    result: CodeResult, include: object = None, exclude: object = None
+) -> dict[str, str]:
     """The outputs of a run of code, in order, as one MIME bundle."""
     end = "" if result.status in ("ok", "error") else result.status
     texts = [output_text(output) for output in result.outputs]

@@ -82,7 +82,12 @@ class Sandbox:
         self._deleted = False
         self._sessions: dict[str, Session] = {}
         self.executions = Executions(self.directory / "executions", settings)
-        self.processes = Processes(self.box, self.directory / "processes")
+        self.processes = Processes(
+            self.box,
+            self.directory / "processes",
+            kept_bytes=settings.journal_bytes,
+            kept_ended=settings.kept_processes,
+        )
         self._worker = Worker(self.box)
         self._around = Surroundings(
             sandbox=id,

@@ -10,6 +10,7 @@ from typing import Any
 
 import zmq
 
+from interpreter import git
 from interpreter.box import Box
 from interpreter.commands import Commands, stdin_bytes
 from interpreter.contexts import Context
@@ -122,7 +123,7 @@ class Session:
         self._check_fits(request.env or {})
         context = self._context_for(request)
         call = Overlay(request.env or {}, await self._call_directory(request.cwd))
-        execution = self._around.executions.begin("code", self.id, request)
+        execution = self._around.executions.begin("code", self.id, request, context.id)
         if not execution.repeated:
             self._submit(execution, lambda: context.submit(execution, request, call))
         return execution
@@ -164,8 +165,6 @@ class Session:
         await context.close()
 
     async def git_checkout(self, request: GitCheckout) -> Checkout:
-        from interpreter import git
-
         self._touch()
         box = await self._get_box()
         return await git.checkout(

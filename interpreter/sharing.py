@@ -146,7 +146,12 @@ class PartnerKernel:
 
     async def _report(self, kernel: Kernel, partner: Partner, aside: Aside) -> None:
         """Ask for a report and wait for it: Deno may publish it only after `idle`."""
-        await kernel.execute(partner.after(), silent=True, on_message=aside.see, on_late=aside.see)
+        for _ in range(2):  # R aborts what was queued behind a failing cell: then it is sent again
+            outcome = await kernel.execute(
+                partner.after(), silent=True, on_message=aside.see, on_late=aside.see
+            )
+            if outcome.status != "aborted":
+                break
         waited: set[asyncio.Future[Any]] = {aside.seen, kernel.died}
         await asyncio.wait(waited, timeout=REPORT_GRACE, return_when=asyncio.FIRST_COMPLETED)
 

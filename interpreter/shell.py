@@ -6,7 +6,6 @@ import asyncio
 import fcntl
 import os
 import signal
-import termios
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -155,17 +154,22 @@ class Shell:
         self._holding: int | None = None
         self._told: dict[str, str] = {}
         self._cwd: str | None = None
+        self._grace = 2.0
         self._last = bash.Report(False, 0, False, True, False, "", {})
         self._hold_report()
         self._loop.add_reader(self._report, self._reportable)
         process.ended.add_done_callback(lambda _: self._wake("exited"))
 
     @classmethod
-    async def start(cls, box: Box, *, env: Mapping[str, str], name: str) -> Shell:
+    async def start(
+        cls, box: Box, *, env: Mapping[str, str], name: str, grace: float = 2.0
+    ) -> Shell:
+        """`grace` is how long a command may take to end after an interrupt."""
         result, fds = await box.control.request("shell", argv=bash.ARGV, env=dict(env), name=name)
         handed = dict(zip(result["fds"], fds, strict=True))
         process = box.adopt(result["pid"], {"pidfd": handed.pop("pidfd")})
         shell = cls(box, process, result["directory"], handed)
+        shell._grace = grace
         shell._told = {key: value for key, value in env.items() if shareable(key)}
         os.write(shell._script, bash.FIRST.encode())
         return shell
@@ -233,7 +237,9 @@ class Shell:
             lines += bash.forget_previous_directory(previous)
         self._told = dict(command.variables)
         self._cwd = command.cwd
-        await self._write_script(os.fsencode(lines + bash.run(self._directory, number, stdin)))
+        await self._write_script(
+            os.fsencode(lines + bash.run(self._directory, number, cwd=command.cwd, stdin=stdin))
+        )
 
     async def _write_script(self, data: bytes) -> None:
         view = memoryview(data)
@@ -308,22 +314,39 @@ class Shell:
         return Ended(how, code, report, had, harder, exited)
 
     async def _halt(self, spared: list[int]) -> bool:
-        """SIGINT, then harder. True when it took more than the interrupt."""
+        """SIGINT, then harder. True when it took more than interrupts.
+
+        An interrupt is repeated, since a program that was just being started may have missed it.
+        """
         self._woken = self._loop.create_future()
         with suppress(ConnectionError):
-            await self.box.kill_tree([self._process.pid], signal.SIGINT, spare=spared)
-            quick = await self._woken_within(GRACE)
-            left = await self._sweep(spared, shell_too=not quick)
-            if not quick:
+            if await self._interrupt(spared):
+                return await self._sweep(spared)
+            await self._sweep(spared, passes=10)
+            if await self._woken_within(self._grace / 4):
+                await self._sweep(spared)
+            else:
+                await self._sweep(spared, shell_too=True)
                 await self._process.wait()
-            return left or not quick
         return True
 
-    async def _sweep(self, spared: list[int], *, shell_too: bool) -> bool:
+    async def _interrupt(self, spared: list[int]) -> bool:
+        for share in (0.05, 0.2, 0.75):
+            await self.box.kill_tree([self._process.pid], signal.SIGINT, spare=spared)
+            if await self._woken_within(self._grace * share):
+                return True
+        return False
+
+    async def _sweep(
+        self, spared: list[int], *, shell_too: bool = False, passes: int = 10_000
+    ) -> bool:
         """SIGKILL, pass after pass, until one finds nothing; also what left the tree meanwhile."""
         roots, found_any = [self._process.pid], False
         but = [] if shell_too else roots
-        while found := await self.box.kill_tree(roots, signal.SIGKILL, spare=spared, but=but):
+        for _ in range(passes):
+            found = await self.box.kill_tree(roots, signal.SIGKILL, spare=spared, but=but)
+            if not found:
+                break
             found_any = True
             roots = list(dict.fromkeys([*roots, *found]))
         return found_any
@@ -379,12 +402,7 @@ class Shell:
                 self._holding = None
 
 
-GRACE = 2.0
 MAX_REPORT = 8 << 20
-
-
-def waiting_bytes(fd: int) -> int:
-    return int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, b"\0" * 4), "little")
 
 
 def _inside_pid(host_pid: str) -> int:

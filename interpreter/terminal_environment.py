@@ -89,7 +89,7 @@ class TerminalEnvironment:
         """Start afresh, with the environment as it is now, which bash is started with."""
         shutil.rmtree(self._directory, ignore_errors=True)
         self._directory.mkdir(parents=True)
-        for directory in (self._directory, *self._directory.parents[:2]):
+        for directory in (self._directory, self._directory.parent):
             directory.chmod(0o755)
         fifo = self._directory / "report"
         os.mkfifo(fifo)

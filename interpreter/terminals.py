@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import re
+import secrets
 import signal
 import struct
 import termios
@@ -18,7 +20,6 @@ from interpreter.terminal_environment import TerminalEnvironment
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-    from pathlib import Path
 
     from interpreter.box import Box, BoxProcess
     from interpreter.process_start import Starter
@@ -28,7 +29,10 @@ MOST_TERMINALS = 32
 MOST_CELLS = 1000
 GRACE = 2.0
 NAME = "terminal:"
-"""In front of the session's id and the terminal's: what init calls it, for the next service."""
+"""Before session, id and directory: what init calls a terminal, for the next service to find."""
+_KNOWN = re.compile(
+    NAME + r"(?P<session>[\w.-]+):(?P<id>[\w.-]+):(?P<directory>[0-9a-f]{16})", re.ASCII
+)
 _DIRECTORY = "env/_terminals"
 """Below the run directory, where the box sees it read-only. No session's page is called that."""
 
@@ -196,10 +200,12 @@ class Terminals:
     async def restore(self, box: Box, live: Mapping[str, BoxProcess]) -> None:
         """After the service was started again: `live` are the box's processes by init's names."""
         for name, handle in live.items():
-            kind, _, id = name.rpartition(":")
-            if kind != NAME + self._session.id:
+            known = _KNOWN.fullmatch(name)  # init may have been taken over: no path from it
+            if not known or known["session"] != self._session.id:
                 continue
-            environment = TerminalEnvironment(self._session.environment, self._directory(box, id))
+            id = known["id"]
+            host = box.host_run / _DIRECTORY / known["directory"]
+            environment = TerminalEnvironment(self._session.environment, host)
             try:
                 environment.reopen()
             except (OSError, ValueError):
@@ -234,24 +240,24 @@ class Terminals:
         box = await self._get_box()
         session = self._session
         cwd = await process_start.directory(box, session, None)
-        environment = TerminalEnvironment(session.environment, self._directory(box, id))
+        # Its own for each: a session of the same id may be deleted and come back meanwhile.
+        directory = secrets.token_hex(8)
+        host = box.host_run / _DIRECTORY / directory
+        environment = TerminalEnvironment(session.environment, host)
         environment.open()
         argv = ["bash", "--rcfile", box.guest("terminal_prompt.bash"), "-i"]
         own = {
             "TERM": "xterm-256color",
-            "CELLSHELL_TERMINAL": f"{box.paths.run}/{_DIRECTORY}/{session.id}/{id}",
+            "CELLSHELL_TERMINAL": f"{box.paths.run}/{_DIRECTORY}/{directory}",
         }
         env = process_start.environment(session, own, cwd)
-        name = f"{NAME}{session.id}:{id}"
+        name = f"{NAME}{session.id}:{id}:{directory}"
         try:
             handle = await process_start.spawn(box, argv, env, cwd, name, tty=(cols, rows))
         except BaseException:
             environment.remove()
             raise
         return Terminal(id, box, handle, environment, self._ended)
-
-    def _directory(self, box: Box, id: str) -> Path:
-        return box.host_run / _DIRECTORY / self._session.id / id
 
     def _ended(self, terminal: Terminal) -> None:
         if self._terminals.get(terminal.id) is terminal:

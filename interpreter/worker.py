@@ -7,7 +7,7 @@ import json
 import signal
 import socket
 from collections import deque
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from interpreter.errors import NotReady
@@ -27,6 +27,7 @@ MAX_ENTRIES = 110_000
 BUFFER = 256 * 1024
 SILENCE = 60.0
 GRACE = 20.0
+CLOSING = 2.0
 ENV = {"LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin"}
 REPEATABLE = frozenset({"info", "list", "write", "beside", "inside", "discard"})
 NONSENSE = "the program that works on the sandbox's files ended or made no sense: try again"
@@ -45,7 +46,7 @@ class Guest:
         self.reader, self.writer = data
         self._frames, self._control = control
         self._kill: asyncio.TimerHandle | None = None
-        self._ended = False
+        self.over: asyncio.Task[None] | None = None
 
     @property
     def closed(self) -> bool:
@@ -112,7 +113,7 @@ class Guest:
 
     def close(self) -> None:
         """It ends when it sees the socket closed; one that cannot see it is killed."""
-        if not self._control.is_closing() and not self._ended:
+        if not self._control.is_closing() and self.over and not self.over.done():
             self._kill = asyncio.get_running_loop().call_later(GRACE, self.kill)
         self._control.close()
         self.writer.close()
@@ -128,7 +129,6 @@ class Guest:
             await self.process.wait()
             await self.process.release()
         finally:
-            self._ended = True
             if self._kill:
                 self._kill.cancel()
 
@@ -187,8 +187,9 @@ class Worker:
         self._starting = asyncio.Lock()
         self._line: Line | None = None
         self._box: Box | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
         self._guests: set[Guest] = set()
+        self._work: set[asyncio.Task[Any]] = set()
+        self._upkeep: set[asyncio.Task[None]] = set()
 
     async def call(self, op: str, path: str, /, **arguments: Any) -> Message:
         """A small request; raises what stood in its way, said of `path`."""
@@ -224,12 +225,14 @@ class Worker:
             self._line.post({"op": op, **arguments}).add_done_callback(_ignore)
 
     def own(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """A task that goes on when its caller does not, but not beyond `close`."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(_ignore)
-        return task
+        """A task that goes on when its caller does not, but not long beyond `close`."""
+        return _keep(self._work, work)
+
+    async def settle(self) -> None:
+        """Until the guest programs that were closed are over: they build nothing any more."""
+        ending = [guest.over for guest in self._guests if guest.over and guest.closed]
+        if ending:
+            await asyncio.wait(ending)
 
     @asynccontextmanager
     async def running(self, box: Box, program: str, *arguments: str) -> AsyncIterator[Guest]:
@@ -241,12 +244,15 @@ class Worker:
             guest.close()
 
     async def close(self) -> None:
-        """End every guest program and everything that goes on."""
-        for guest in list(self._guests):
-            guest.close()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=GRACE)
-        for task in list(self._tasks):
+        """Let what tidies up finish, then end every guest program and everything that goes on."""
+        if self._work:
+            await asyncio.wait(self._work, timeout=CLOSING)
+        for end in (Guest.close, Guest.kill):
+            for guest in list(self._guests):
+                end(guest)
+            if self._upkeep:
+                await asyncio.wait(self._upkeep, timeout=CLOSING)
+        for task in [*self._work, *self._upkeep]:
             task.cancel()
 
     async def _connected(self) -> Line:
@@ -259,7 +265,7 @@ class Worker:
                     self.own(self.tree("sweep", _journal(box)))
                 guest = await self._begin(box, "worker.py", _where(box))
                 self._line, self._box = Line(guest), box
-                self.own(self._line.run())
+                _keep(self._upkeep, self._line.run())
             return self._line
 
     async def _begin(self, box: Box, program: str, arguments: tuple[str, ...]) -> Guest:
@@ -272,24 +278,18 @@ class Worker:
             raise
 
     async def _start(self, box: Box, program: str, arguments: tuple[str, ...]) -> Guest:
-        control, theirs = socket.socketpair()
-        data, their_data = socket.socketpair()
-        try:
-            argv = [box.python, "-I", "-S", "-B", box.guest(program), *arguments]
-            streams = theirs.fileno(), their_data.fileno()
-            process = await box.spawn(argv, env=ENV, cwd="/", stdin=streams[0], stdout=streams[1])
-        except BaseException as error:
-            control.close()
-            data.close()
-            if isinstance(error, OSError):
+        argv = [box.python, "-I", "-S", "-B", box.guest(program), *arguments]
+        with ExitStack() as ours, ExitStack() as theirs:
+            try:
+                control, stdin = _pair(ours, theirs)
+                data, stdout = _pair(ours, theirs)
+                process = await box.spawn(argv, env=ENV, cwd="/", stdin=stdin, stdout=stdout)
+            except OSError as error:
                 raise os_refusal(error, program) from error
-            raise
-        finally:
-            theirs.close()
-            their_data.close()
-        guest = Guest(process, await _stream(control), await _stream(data))
+            guest = Guest(process, await _stream(control), await _stream(data))
+            ours.pop_all()
         self._guests.add(guest)
-        self.own(self._follow(guest))
+        guest.over = _keep(self._upkeep, self._follow(guest))
         return guest
 
     async def _follow(self, guest: Guest) -> None:
@@ -326,8 +326,24 @@ def _where(box: Box) -> tuple[str, ...]:
     return _journal(box), box.paths.workspace, box.paths.home, box.paths.run
 
 
+def _pair(ours: ExitStack, theirs: ExitStack) -> tuple[socket.socket, int]:
+    """Our end of a new connection, and the descriptor of the other."""
+    near, far = socket.socketpair()
+    ours.enter_context(near)
+    theirs.enter_context(far)
+    return near, far.fileno()
+
+
 async def _stream(connection: socket.socket) -> Stream:
     return await asyncio.open_unix_connection(sock=connection, limit=BUFFER)
+
+
+def _keep(tasks: set[asyncio.Task[T]], work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    task = asyncio.get_running_loop().create_task(work)
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+    task.add_done_callback(_ignore)
+    return task
 
 
 def _close(task: asyncio.Task[Guest]) -> None:

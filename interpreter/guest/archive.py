@@ -2,44 +2,43 @@
 
     python -I -S -B archive.py REQUEST_JSON
 
-Descriptor 1 is the tar, out or in. Descriptor 0 is a stream socket for frames of a u32 length and
-JSON: `{"started": true}` once the directory is open, at last `{"ok": {}}`, `{"errno", "path"}` or
-`{"code", "message"}`. A tar that comes in is unpacked into a directory nobody sees yet, so that one
-bad member can refuse the whole.
+Descriptor 1 is the tar, out or in. Over the socket that `peer.py` describes goes
+`{"started": true}` once the directory is open, and the answer at last. A tar that comes in is
+unpacked into a directory nobody sees yet, so that one bad member can refuse the whole.
 """
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import fcntl
 import json
 import lzma
 import os
-import re
 import resource
-import socket
 import stat
-import struct
 import sys
 import tarfile
 import zlib
 from contextlib import suppress
-from typing import IO, TYPE_CHECKING, Any
+from functools import partial
+from typing import IO, TYPE_CHECKING
+
+# Python is started isolated (-I), which leaves out the directory of the program itself.
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+from peer import OWN, Gone, Message, Peer, Refused, harden  # type: ignore[import-not-found]
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PR_SET_DUMPABLE = 4
-OWN = re.compile(r"\.cellshell-[0-9a-f]{16}~")
 PIECE = 1 << 20
 HOLE = bytes(PIECE)
 MEMORY = 1 << 31
 DAMAGED = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, ValueError, OverflowError)
 
 
-class Unsafe(Exception):
+def unsafe(message: str) -> Refused:
     """The archive is refused as a whole."""
+    return Refused("unsafe_archive", message)
 
 
 class Member(tarfile.TarInfo):
@@ -144,12 +143,12 @@ class Unpacking:
         elif member.isreg():
             self.make_file(path, member, archive)
         else:
-            raise Unsafe(f"{member.name!a} is a device, a FIFO or of an unknown type")
+            raise unsafe(f"{member.name!a} is a device, a FIFO or of an unknown type")
 
     def place(self, parts: list[str], name: str) -> str:
         """The path of a member; its parents are made, and are real directories."""
         if not parts:
-            raise Unsafe(f"{name!a} is a name for the directory itself")
+            raise unsafe(f"{name!a} is a name for the directory itself")
         path = self.directory
         for part in parts[:-1]:
             path = f"{path}/{part}"
@@ -164,7 +163,7 @@ class Unpacking:
                 if not stat.S_ISDIR(os.lstat(path).st_mode):
                     shown = os.path.relpath(path, self.directory)
                     message = f"a member goes through {shown!a}, which is no directory"
-                    raise Unsafe(message) from None
+                    raise unsafe(message) from None
         if member or path not in self.directories:
             self.directories[path] = member or implied()
 
@@ -173,12 +172,12 @@ class Unpacking:
         target = self.directory
         for part in parts:
             if not stat.S_ISDIR(os.lstat(target).st_mode):
-                raise Unsafe(f"the hard link {member.name!a} goes through {member.linkname!a}")
+                raise unsafe(f"the hard link {member.name!a} goes through {member.linkname!a}")
             target = f"{target}/{part}"
             if not os.path.lexists(target):
                 break
         if not os.path.lexists(target) or not stat.S_ISREG(os.lstat(target).st_mode):
-            raise Unsafe(f"the hard link {member.name!a} is to no file of the archive before it")
+            raise unsafe(f"the hard link {member.name!a} is to no file of the archive before it")
         if target != path:
             clear(path)
             os.link(target, path, follow_symlinks=False)
@@ -200,10 +199,10 @@ class Unpacking:
 
 def checked(name: str, what: str) -> list[str]:
     if name.startswith("/"):
-        raise Unsafe(f"{what} {name!a}: expected a relative path, got an absolute one")
+        raise unsafe(f"{what} {name!a}: expected a relative path, got an absolute one")
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if ".." in parts:
-        raise Unsafe(f"{what} {name!a} leads out of the directory")
+        raise unsafe(f"{what} {name!a} leads out of the directory")
     return parts
 
 
@@ -218,7 +217,7 @@ def clear(path: str) -> None:
     """A later member of the same name wins, unless one of the two is a directory."""
     with suppress(FileNotFoundError):
         if stat.S_ISDIR(os.lstat(path).st_mode):
-            raise Unsafe(f"{os.path.basename(path)!a} is a directory, and then something else")
+            raise unsafe(f"{os.path.basename(path)!a} is a directory, and then something else")
         os.unlink(path)
 
 
@@ -235,53 +234,34 @@ def write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
-# The service
-
-
-def send(peer: socket.socket, message: dict[str, Any]) -> None:
-    data = json.dumps(message).encode()
-    peer.sendall(struct.pack(">I", len(data)) + data)
-
-
-def perform(request: dict[str, Any], peer: socket.socket) -> None:
+def perform(request: Message, peer: Peer) -> Message:
     directory = os.open(request["path"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     os.listdir(directory)
     with suppress(OSError):
         fcntl.flock(directory, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    send(peer, {"started": True})
+    peer.send({"started": True})
     if request["op"] == "pack":
         with open(1, "wb", buffering=PIECE) as out:
             pack(request["path"], out)
-        return
+        return {}
     with open(1, "rb", buffering=PIECE) as source:
         try:
             Unpacking(request["path"]).run(source)
         except MemoryError:
-            raise Unsafe("its headers or its compression ask for too much memory") from None
+            raise unsafe("its headers or its compression ask for too much memory") from None
         except DAMAGED as error:
-            raise Unsafe(f"it is damaged, cut short or no tar archive: {error}") from None
+            raise unsafe(f"it is damaged, cut short or no tar archive: {error}") from None
         while source.read(PIECE):
             continue
-
-
-def answer(request: dict[str, Any], peer: socket.socket) -> dict[str, Any]:
-    try:
-        perform(request, peer)
-    except Unsafe as unsafe:
-        return {"code": "unsafe_archive", "message": str(unsafe)}
-    except OSError as error:
-        path = error.filename if isinstance(error.filename, str) else None
-        return {"errno": error.errno or errno.EIO, "path": path}
-    return {"ok": {}}
+    return {}
 
 
 def main() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
-    os.umask(0o022)
+    harden()
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    peer = socket.socket(fileno=0)
-    with suppress(BrokenPipeError, ConnectionResetError):
-        send(peer, answer(json.loads(sys.argv[1]), peer))
+    peer = Peer()
+    with suppress(Gone):
+        peer.answer(partial(perform, json.loads(sys.argv[1]), peer))
 
 
 if __name__ == "__main__":

@@ -23,8 +23,8 @@ import struct
 import sys
 import termios
 import time
-from typing import Any
 from fcntl import ioctl
+from typing import Any
 
 # Python is started isolated (-I), which leaves out the directory of the program itself.
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -73,7 +73,7 @@ class Init:
         while True:
             ready = self.poll(wake)
             if wake in ready:
-                drain(wake)
+                os.read(wake, 4096)
             self.reap()
             if self.channel and ready.get(self.channel.socket.fileno()):
                 self.talk(ready[self.channel.socket.fileno()])
@@ -359,6 +359,10 @@ class Init:
         return found, []
 
 
+def set_size(tty: int, columns: int, rows: int) -> None:
+    ioctl(tty, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+
 def can_enter(path: bytes) -> bool:
     return os.path.isdir(path) and os.access(path, os.X_OK)
 
@@ -369,18 +373,6 @@ def remove_tree(directory: str) -> None:
     for name in os.listdir(directory):
         os.unlink(f"{directory}/{name}")
     os.rmdir(directory)
-
-
-def set_size(tty: int, columns: int, rows: int) -> None:
-    ioctl(tty, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-
-
-def drain(fd: int) -> None:
-    try:
-        while os.read(fd, 4096):
-            pass
-    except BlockingIOError:
-        pass
 
 
 def main() -> None:

@@ -2,71 +2,31 @@
 
     python -I -S -B tree.py REQUEST_JSON
 
-Descriptor 0 is a stream socket. Frames of a u32 length and JSON go out: `{"beat": true}` every few
-seconds, and at last `{"ok": {}}`, `{"errno", "path"}` or `{"code", "message"}`. When the service
-closes its end, the work stops. What is being built is locked, so that a sweep passes it by.
+It answers over the socket that `peer.py` describes, `{"beat": true}` every few seconds, and stops
+when the service closes its end. What is being built is locked, so that a sweep passes it by.
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import json
 import os
-import re
 import secrets
-import select
-import socket
 import stat
-import struct
 import sys
 import time
 from contextlib import suppress
-from typing import Any
+from functools import partial
 
-PR_SET_DUMPABLE = 4
-OWN = re.compile(r"\.cellshell-[0-9a-f]{16}~")
+# Python is started isolated (-I), which leaves out the directory of the program itself.
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+from peer import OWN, Gone, Message, Peer, Refused, harden  # type: ignore[import-not-found]
+
 PIECE = 8 << 20
-BEAT = 5.0
+YOUNG = 10.0
 DEEP = 256
-
-
-class Gone(Exception):
-    """The service hung up."""
-
-
-class Refused(Exception):
-    """Refused for a reason of ours; `code` is one of the service's error codes."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-class Peer:
-    """The service, at the other end of descriptor 0."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self.connection = connection
-        self.poll = select.poll()
-        self.poll.register(connection, select.POLLRDHUP)
-        self.last = time.monotonic()
-
-    def send(self, message: dict[str, Any]) -> None:
-        data = json.dumps(message).encode()
-        try:
-            self.connection.sendall(struct.pack(">I", len(data)) + data)
-        except OSError:
-            raise Gone from None
-        self.last = time.monotonic()
-
-    def beat(self) -> None:
-        """Called often: shows life, and notices a service that went away."""
-        if self.poll.poll(0):
-            raise Gone
-        if time.monotonic() - self.last > BEAT:
-            self.send({"beat": True})
 
 
 class Level:
@@ -210,6 +170,7 @@ def lock(fd: int) -> None:
 
 def merge(source: str, target: str, peer: Peer) -> None:
     """Move what is in `source` into `target`; nothing moves when anything stands in the way."""
+    lock(os.open(source, os.O_RDONLY | os.O_CLOEXEC))
     moves = []
     pending = [(source, target)]
     while pending:
@@ -255,15 +216,15 @@ def place(new: str, old: str) -> None:
 
 
 def sweep(journal: str, peer: Peer) -> None:
-    """Remove what crashes left behind; what was begun since may have no lock yet."""
-    started = time.time()
+    """Remove what crashes left behind; what was begun just now may have no lock yet."""
+    before = time.time() - YOUNG
     with suppress(FileNotFoundError):
         for name in os.listdir(journal):
             note = os.path.join(journal, name)
             with suppress(OSError):
                 path = os.readlink(note)
                 known = OWN.fullmatch(name) and os.path.basename(path) == name
-                if known and os.lstat(note).st_mtime < started and not in_use(path):
+                if known and os.lstat(note).st_mtime < before and not in_use(path):
                     with suppress(FileNotFoundError):
                         remove(path, peer)
                     os.unlink(note)
@@ -290,7 +251,7 @@ def discard(path: str, journal: str, peer: Peer) -> None:
         os.unlink(os.path.join(journal, os.path.basename(path)))
 
 
-def perform(request: dict[str, Any], peer: Peer) -> None:
+def perform(request: Message, peer: Peer) -> Message:
     match request["op"]:
         case "copy":
             copy(request["source"], request["target"], peer)
@@ -300,27 +261,14 @@ def perform(request: dict[str, Any], peer: Peer) -> None:
             discard(request["path"], request["journal"], peer)
         case "sweep":
             sweep(request["journal"], peer)
-
-
-def answer(request: dict[str, Any], peer: Peer) -> dict[str, Any]:
-    try:
-        perform(request, peer)
-    except Refused as refused:
-        return {"code": refused.code, "message": str(refused)}
-    except OSError as error:
-        path = error.filename if isinstance(error.filename, str) else None
-        return {"errno": error.errno or errno.EIO, "path": path}
-    except MemoryError:
-        return {"errno": errno.ENOMEM, "path": None}
-    return {"ok": {}}
+    return {}
 
 
 def main() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
-    os.umask(0o022)
-    peer = Peer(socket.socket(fileno=0))
+    harden()
+    peer = Peer()
     with suppress(Gone):
-        peer.send(answer(json.loads(sys.argv[1]), peer))
+        peer.answer(partial(perform, json.loads(sys.argv[1]), peer))
 
 
 if __name__ == "__main__":

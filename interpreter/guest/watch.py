@@ -2,9 +2,8 @@
 
     python -I -S -B watch.py REQUEST_JSON
 
-Descriptor 0 is a stream socket: frames of a u32 length and JSON `{"event", "path", ...}` go out,
-the first of them `started`. It ends with `{"ok": {}}` when what is watched is gone, with
-`{"errno", "path"}` or `{"code", "message"}` when watching fails, and when the service hangs up.
+`{"event", "path", ...}` go out over the socket that `peer.py` describes, the first of them
+`started`. It ends when what is watched is gone, and when the service hangs up.
 """
 
 from __future__ import annotations
@@ -13,17 +12,19 @@ import ctypes
 import errno
 import json
 import os
-import re
 import select
-import socket
 import stat
 import struct
 import sys
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 
-PR_SET_DUMPABLE = 4
-OWN = re.compile(r"\.cellshell-[0-9a-f]{16}~")
+# Python is started isolated (-I), which leaves out the directory of the program itself.
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+from peer import OWN, Gone, Message, Peer, Refused, harden  # type: ignore[import-not-found]
+
 IN_MODIFY, IN_CLOSE_WRITE, IN_MOVED_FROM, IN_MOVED_TO = 0x2, 0x8, 0x40, 0x80
 IN_CREATE, IN_DELETE, IN_DELETE_SELF, IN_MOVE_SELF = 0x100, 0x200, 0x400, 0x800
 IN_UNMOUNT, IN_Q_OVERFLOW, IN_IGNORED = 0x2000, 0x4000, 0x8000
@@ -38,10 +39,6 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 class Ended(Exception):
     """What is watched is gone."""
-
-
-class Refused(Exception):
-    """The kernel has no more watches for us."""
 
 
 class Change(NamedTuple):
@@ -63,7 +60,7 @@ class Inotify:
     def __init__(self) -> None:
         self.fd = libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
         if self.fd < 0:
-            raise Refused("too many watches are open: end one of them")
+            raise Refused("at_capacity", "too many watches are open: end one of them")
 
     def add(self, path: str, mask: int) -> int:
         watch = libc.inotify_add_watch(self.fd, os.fsencode(path), mask)
@@ -71,7 +68,7 @@ class Inotify:
             return int(watch)
         number = ctypes.get_errno()
         if number == errno.ENOSPC:
-            raise Refused("more directories than the system can watch: watch a part of them")
+            raise Refused("at_capacity", "more directories than can be watched: watch a part")
         raise OSError(number, os.strerror(number), path)
 
     def remove(self, watch: int) -> None:
@@ -99,7 +96,7 @@ class Watcher:
     its watch is being added is reported once and whole, whichever comes first, event or scan.
     """
 
-    def __init__(self, peer: socket.socket, path: str, recursive: bool) -> None:
+    def __init__(self, peer: Peer, path: str, recursive: bool) -> None:
         self.peer = peer
         self.path = path
         self.recursive = recursive
@@ -124,10 +121,10 @@ class Watcher:
         self.flush()
         poll = select.poll()
         poll.register(self.inotify.fd, select.POLLIN)
-        poll.register(self.peer, select.POLLRDHUP)
+        poll.register(self.peer.connection, select.POLLRDHUP)
         while True:
             ready = dict(poll.poll(PAIR_MILLISECONDS if self.moved else None))
-            if self.peer.fileno() in ready:
+            if self.peer.connection.fileno() in ready:
                 return
             if not ready:
                 self.gone_elsewhere()
@@ -288,7 +285,7 @@ class Watcher:
 
     def flush(self) -> None:
         self.modified.clear()
-        send(self.peer, *self.out)
+        self.peer.send(*self.out)
         self.out.clear()
 
 
@@ -304,31 +301,19 @@ def kind(path: str, directory: bool) -> str:
     return "symlink" if stat.S_ISLNK(mode) else "other"
 
 
-def send(peer: socket.socket, *messages: dict[str, Any]) -> None:
-    frames = [json.dumps(message).encode() for message in messages]
-    peer.sendall(b"".join(struct.pack(">I", len(frame)) + frame for frame in frames))
-
-
-def answer(request: dict[str, Any], peer: socket.socket) -> dict[str, Any]:
-    try:
-        watcher = Watcher(peer, request["path"], request["recursive"])
-        with suppress(Ended):
-            watcher.run()
-        watcher.finish()
-    except Refused as refused:
-        return {"code": "at_capacity", "message": str(refused)}
-    except (BrokenPipeError, ConnectionResetError):
-        raise
-    except OSError as error:
-        return {"errno": error.errno or errno.EIO, "path": None}
-    return {"ok": {}}
+def watch(request: Message, peer: Peer) -> Message:
+    watcher = Watcher(peer, request["path"], request["recursive"])
+    with suppress(Ended):
+        watcher.run()
+    watcher.finish()
+    return {}
 
 
 def main() -> None:
-    libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
-    peer = socket.socket(fileno=0)
-    with suppress(BrokenPipeError, ConnectionResetError):
-        send(peer, answer(json.loads(sys.argv[1]), peer))
+    harden()
+    peer = Peer()
+    with suppress(Gone):
+        peer.answer(partial(watch, json.loads(sys.argv[1]), peer))
 
 
 if __name__ == "__main__":

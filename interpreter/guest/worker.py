@@ -2,10 +2,9 @@
 
     python -I -S -B worker.py JOURNAL_DIRECTORY PROTECTED_PATH...
 
-Descriptor 0 is a stream socket: frames of a u32 length and JSON go both ways. Each request
-`{"op", ...}` is answered in its turn by `{"ok": result}`, `{"errno", "path"}` or
-`{"code", "message"}`; a listing has `{"entries": [...]}` before that. Each request is short; what
-may take long is prepared here, done by `tree.py` or `archive.py`, and put in place here.
+Requests `{"op", ...}` come in over the socket that `peer.py` describes and are answered in their
+turn; a listing has `{"entries": [...]}` before that. Each request is short; what may take long is
+prepared here, done by `tree.py` or `archive.py`, and put in place here.
 
 Whatever is being built lies under a hidden name beside its place. The journal, a directory of
 symlinks to those names, is how a later service finds what a crash left behind.
@@ -15,66 +14,29 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import json
 import os
-import re
 import secrets
-import socket
 import stat
-import struct
 import sys
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
+
+# Python is started isolated (-I), which leaves out the directory of the program itself.
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+from peer import OWN, Gone, Message, Peer, Refused, harden  # type: ignore[import-not-found]
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PR_SET_DUMPABLE = 4
 AT_FDCWD, RENAME_NOREPLACE = -100, 1
-OWN = re.compile(r"\.cellshell-[0-9a-f]{16}~")
-MAX_REQUEST = 1 << 20
 MAX_ENTRIES = 100_000
 BATCH = 500
 QUICK = 0.05
 
-Message = dict[str, Any]
-
 libc = ctypes.CDLL(None, use_errno=True)
-
-
-class Refused(Exception):
-    """Refused for a reason of ours; `code` is one of the service's error codes."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-class Peer:
-    """The service, at the other end of descriptor 0."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self.connection = connection
-
-    def receive(self) -> Message | None:
-        head = self._exactly(4)
-        size = struct.unpack(">I", head)[0] if head else 0
-        body = self._exactly(size) if size <= MAX_REQUEST else b""
-        return json.loads(body) if body else None
-
-    def _exactly(self, size: int) -> bytes:
-        data = b""
-        while len(data) < size:
-            piece = self.connection.recv(size - len(data))
-            if not piece:
-                return b""
-            data += piece
-        return data
-
-    def send(self, message: Message) -> None:
-        data = json.dumps(message).encode()
-        self.connection.sendall(struct.pack(">I", len(data)) + data)
 
 
 class Journal:
@@ -369,28 +331,14 @@ def rename(source: str, destination: str, overwrite: bool) -> None:
     os.rename(source, destination)
 
 
-def answer(operations: Operations, request: Message) -> Message:
-    try:
-        return {"ok": getattr(operations, "do_" + request["op"])(request)}
-    except Refused as refused:
-        return {"code": refused.code, "message": str(refused)}
-    except (BrokenPipeError, ConnectionResetError):
-        raise
-    except OSError as error:
-        path = error.filename if isinstance(error.filename, str) else None
-        return {"errno": error.errno or errno.EIO, "path": path}
-    except MemoryError:
-        return {"errno": errno.ENOMEM, "path": None}
-
-
 def main() -> None:
-    libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
-    os.umask(0o022)
-    peer = Peer(socket.socket(fileno=0))
+    harden()
+    peer = Peer()
     operations = Operations(peer, Journal(sys.argv[1]), sys.argv[2:])
-    with suppress(BrokenPipeError, ConnectionResetError):
-        while request := peer.receive():
-            peer.send(answer(operations, request))
+    with suppress(Gone):
+        while True:
+            request = peer.receive()
+            peer.answer(partial(getattr(operations, "do_" + request["op"]), request))
 
 
 if __name__ == "__main__":

@@ -230,8 +230,12 @@ class Kernel(IPythonKernel):
         for name, ours in (("stdout", self._stdout), ("stderr", self._stderr)):
             try:
                 getattr(sys, f"__{name}__").flush()
-                getattr(sys, name).flush()
-            except Exception:
+                present = getattr(sys, name)
+                present.flush()
+                closed = present.closed
+            except Exception:  # the user's object may raise whatever it likes
+                closed = True
+            if closed:
                 setattr(sys, name, ours)
             ours.flush()
 

@@ -13,7 +13,8 @@ import struct
 import subprocess
 import tarfile
 import termios
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -234,20 +235,33 @@ def test_listing_and_removing(command: Command) -> None:
 
 
 @box
-def test_shell_is_a_terminal(command: Command) -> None:
-    pid, terminal = pty.fork()
+def test_shell_is_a_terminal_that_can_be_left(command: Command) -> None:
+    with terminal(command) as (screen, left):
+        read_until(screen, b"$ ")
+        os.write(screen, b"stty size; echo a''b\r")
+        assert b"33 101" in read_until(screen, b"ab\r\n")
+        os.write(screen, b"\x1d")
+        read_until(screen, b"the terminal runs on")
+        assert left() == 0
+    with terminal(command) as (screen, left):
+        assert b"33 101" in read_until(screen, b"$ "), "what was there is shown again"
+        os.write(screen, b"exit 9\r")
+        assert left() == 9
+
+
+@contextmanager
+def terminal(command: Command) -> Iterator[tuple[int, Callable[[], int]]]:
+    """`cellshell shell` on a terminal of 33 lines; what waits for its exit status."""
+    pid, screen = pty.fork()
     if not pid:
         os.chdir(command.directory)
         words = cellshell("shell", "-s", "terminal")
         os.execve(words[0], words, command.environment)
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 101, 0, 0))
-    read_until(terminal, b"$ ")
-    os.write(terminal, b"stty size; echo a''b\r")
-    assert b"33 101" in read_until(terminal, b"ab\r\n")
-    os.write(terminal, b"exit 9\r")
-    _, status = os.waitpid(pid, 0)
-    os.close(terminal)
-    assert os.waitstatus_to_exitcode(status) == 9
+    fcntl.ioctl(screen, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 101, 0, 0))
+    try:
+        yield screen, lambda: os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    finally:
+        os.close(screen)
 
 
 def read_until(terminal: int, end: bytes) -> bytes:

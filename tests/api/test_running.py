@@ -194,3 +194,67 @@ async def test_metrics_count_executions(http: httpx.AsyncClient, session: str) -
     text = (await http.get("/metrics")).text
     for outcome in ("ok", "error"):
         assert f'cellshell_execution_seconds_count{{kind="exec",outcome="{outcome}"}}' in text
+
+
+async def test_code_answers_and_streams(http: httpx.AsyncClient, session: str) -> None:
+    first = (await http.post(f"{session}/code", json={"code": "x = 6 * 7\nx"})).json()
+    assert (first["status"], first["text"], first["execution_count"]) == ("ok", "42", 1)
+    body = {"code": "print('é'); x / 0"}
+    found = await follow(http, "POST", f"{session}/code", json=body, headers=EVENTS)
+    assert [event["event"] for event in found] == ["started", "output", "output", "done"]
+    assert found[1]["data"]["output"] == {
+        "output_type": "stream",
+        "name": "stdout",
+        "text": "é\n",
+    }
+    assert found[-1]["data"]["error"]["ename"] == "ZeroDivisionError"
+    assert "outputs" not in found[-1]["data"]
+
+
+async def test_contexts_through_the_door(http: httpx.AsyncClient, session: str) -> None:
+    contexts = f"{session}/contexts"
+    made = await http.post(contexts, json={"id": "mine", "env": {"ONLY": "here"}})
+    assert (made.status_code, made.json()["language"]) == (201, "python")
+    again = await http.post(contexts, json={"id": "mine"})
+    assert (again.status_code, again.json()["code"]) == (409, "context_exists")
+    run = {"code": "import os\nn = [1, 2]\nos.environ['ONLY']", "context": "mine"}
+    assert (await http.post(f"{session}/code", json=run)).json()["text"] == "'here'"
+    names = [item["name"] for item in (await http.get(f"{contexts}/mine/variables")).json()]
+    assert "n" in names
+    where = {"code": "os.getc", "cursor_pos": 10**15}
+    completed = (await http.post(f"{contexts}/mine/complete", json=where)).json()
+    assert "getcwd" in completed["matches"]
+    assert (await http.post(f"{contexts}/mine/inspect", json=where)).status_code == 200
+    assert (await http.post(f"{contexts}/mine/interrupt")).status_code == 202
+    assert (await http.post(f"{contexts}/mine/restart")).json()["execution_count"] == 0
+    assert (await http.delete(f"{contexts}/mine")).status_code == 204
+    assert (await http.get(f"{contexts}/mine")).json()["code"] == "context_not_found"
+
+
+async def test_processes_through_the_door(
+    http: httpx.AsyncClient, sandbox: str, session: str
+) -> None:
+    started = await http.post(
+        f"{session}/processes", json={"id": "p", "command": "read line; echo got $line; cat"}
+    )
+    assert (started.status_code, started.json()["status"]) == (201, "running")
+    process = f"{sandbox}/processes/p"
+    empty = await http.post(f"{process}/stdin", json={})
+    assert (empty.status_code, empty.json()["code"]) == (422, "invalid_request")
+    await http.post(f"{process}/stdin", json={"data": "hello\n"})
+    waited = await http.post(
+        f"{process}/wait", json={"for": "log", "pattern": "got (.*)", "regex": True}
+    )
+    assert waited.json()["match"] == ["got hello", "hello"]
+    late = await http.post(f"{process}/wait", json={"for": "exit", "timeout": 0.05})
+    assert (late.status_code, late.json()["code"]) == (408, "wait_timeout")
+    await http.post(f"{process}/stdin", json={"close": True})
+    whole = await follow(http, "GET", f"{process}/logs", headers=EVENTS)
+    assert [event["event"] for event in whole] == ["stdout", "exit"]
+    assert whole[-1]["data"]["process"]["exit_code"] == 0
+    one = await follow(http, "GET", f"{process}/logs?stream=stderr", headers=EVENTS)
+    assert [event["event"] for event in one] == ["exit"]
+    assert (await http.get(f"{process}/logs?tail=1")).json()["stdout"] == "got hello\n"
+    over = await http.post(f"{process}/signal", json={"signal": "SIGINT"})
+    assert (over.status_code, over.json()["code"]) == (409, "process_exited")
+    assert (await http.delete(f"{sandbox}/processes")).json() == {"killed": 0}

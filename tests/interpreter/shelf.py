@@ -19,8 +19,12 @@ async def chunks(*parts: bytes) -> AsyncIterator[bytes]:
 class Shelf:
     def __init__(self, session: BoxedSession) -> None:
         self.session = session
-        self.files = Files(session.get_box, session.resolve)
+        self.files = Files(session.get_box, self.resolve)
         self.host = Path(session.box.plan.files) / "workspace"
+
+    def resolve(self, path: str) -> str:
+        """Absolute, and otherwise as it was given."""
+        return os.path.join(self.session.environment.cwd, path)
 
     async def run(self, *argv: str) -> int:
         """The exit code of a program in the workspace."""

@@ -7,9 +7,14 @@ import base64
 import io
 import os
 import re
+import signal
 import stat
+import subprocess
+import sys
 import tarfile
+import threading
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -172,12 +177,19 @@ async def test_contexts(sandbox: AsyncSandbox) -> None:
     assert "number" in [each.name for each in await context.variables()]
     assert "number" in (await context.complete("numb"))["matches"]
     assert (await context.inspect("number"))["found"] is True
-    assert (await context.notebook())["nbformat"] == 4
     await context.restart()
     assert (await context.run_code("number")).status == "error"
     await context.delete()
     with pytest.raises(ContextNotFound):
         await sandbox.get_code_context("own")
+
+
+async def test_the_notebook_of_a_context(sandbox: AsyncSandbox) -> None:
+    context = await sandbox.create_code_context()
+    await context.run_code("1 + 1")
+    notebook = await context.notebook()
+    assert notebook["nbformat"] == 4
+    assert notebook["cells"][0]["source"] == "1 + 1"
 
 
 async def test_processes(sandbox: AsyncSandbox) -> None:
@@ -269,7 +281,7 @@ async def test_refusals_arrive_as_their_classes(sandbox: AsyncSandbox) -> None:
 
 async def test_many_calls_at_once(client: AsyncClient) -> None:
     sandbox = await client.get_sandbox("many")
-    results = await asyncio.gather(
+    results: list[Any] = await asyncio.gather(
         *(sandbox.exec(f"echo {number}", on_stdout=lambda _: None) for number in range(60)),
         *(sandbox.run_code(f"print({number})") for number in range(60)),
     )
@@ -315,3 +327,30 @@ def test_leaving_a_blocking_stream_cancels_the_run(blocking: Client) -> None:
         if event.name == "stdout":
             break
     assert sandbox.exec("pgrep -c sleep", timeout=20).stdout == "0\n"
+
+
+def test_ctrl_c_cancels_the_run_and_leaves_the_client_usable(blocking: Client) -> None:
+    sandbox = blocking.get_sandbox("interrupted")
+    running = threading.Event()
+
+    def interrupt() -> None:
+        running.wait(20)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with ThreadPoolExecutor() as pool:
+        pool.submit(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            sandbox.exec("echo on; sleep 600", on_stdout=lambda _: running.set())
+    assert sandbox.exec("pgrep -c sleep", timeout=20).stdout == "0\n"
+
+
+def test_a_local_client_that_nobody_closed_ends_with_the_process(tmp_path: Path) -> None:
+    code = "from interpreter import Client; print(Client.local().get_sandbox().exec('echo x').id)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": os.getcwd()},
+        capture_output=True,
+        timeout=50,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert os.listdir(tmp_path) == []

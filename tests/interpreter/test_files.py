@@ -61,7 +61,8 @@ async def test_what_is_written_is_read(shelf: Shelf) -> None:
     facts = (info.name, info.path, info.type, info.size, info.mode)
     assert facts == ("a.bin", "/workspace/new/deep/a.bin", "file", len(data), "0644")
     assert await shelf.get("new/deep/a.bin") == data
-    assert info == await shelf.files.info("new/deep/a.bin")
+    for same in ("new/deep/a.bin", "/workspace//new/./deep/a.bin/"):
+        assert info == await shelf.files.info(same)
 
 
 async def test_a_version_is_told_from_the_next(shelf: Shelf) -> None:

@@ -111,20 +111,20 @@ async def test_the_session_cannot_lead_git_elsewhere(shelf: Shelf) -> None:
     finally:
         for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_ALLOW_PROTOCOL"):
             del variables[name]
-    del variables["PATH"]
     variables["PATH"] = "/nowhere"
     try:
         with pytest.raises(GitFailed):
             await clone(shelf, directory="none")
     finally:
         variables["PATH"] = os.defpath
+    assert os.listdir(shelf.host / "origin") != []
 
 
 @box
 async def test_a_clone_that_takes_too_long_is_ended(shelf: Shelf) -> None:
     with await shelf.session.box.listen(0) as silent:
         url = f"git://127.0.0.1:{silent.getsockname()[1]}/x"
-        with pytest.raises(GitFailed, match="longer than 0.5 s"):
+        with pytest.raises(GitFailed, match="longer than"):
             await clone(shelf, url, timeout=0.5)
         silent.setblocking(False)
         waiting = asyncio.create_task(clone(shelf, url))
@@ -190,8 +190,8 @@ def test_refused_urls(url: str) -> None:
         ("example.org:b", None, "b"),
         ("[::1]:b", None, "b"),
         ("/srv/b.git", None, "b"),
-        ("/srv/b/.git/", "/srv/b/.git", "b"),
-        ("//srv//b", "/srv/b", "b"),
+        ("/srv/b/.git/", None, "b"),
+        ("//srv//b", None, "b"),
     ],
 )
 def test_accepted_urls(url: str, clean: str | None, name: str) -> None:

@@ -49,7 +49,8 @@ def display(**data: Any) -> dict[str, Any]:
 
 
 def test_ipython_takes_the_bundle() -> None:
-    data, _ = DisplayFormatter().format(command(stdout="hello\n"))
+    formatter: Any = DisplayFormatter()
+    data, _ = formatter.format(command(stdout="hello\n"))
     assert data["text/plain"] == "hello"
     assert Reader(data["text/html"]).text == "hello\n"
 

@@ -13,15 +13,17 @@ from boxed_session import boxed_session
 from shelf import Shelf
 
 from interpreter import worker as worker_module
-from interpreter.errors import NotReady
+from interpreter.errors import CellshellError, NotReady
+from interpreter.file_info import describe
 from interpreter.worker import MAX_FRAME, Guest, Worker
 
 pytestmark = pytest.mark.box
 
 SAY = """
-import os, sys
-os.write(0, bytes.fromhex(sys.argv[1]))
-sys.stdin.read()
+import socket
+peer = socket.socket(fileno=0)
+peer.sendall(open("/workspace/said", "rb").read())
+peer.recv(1)
 """
 
 EVERY_WORKER = """
@@ -42,7 +44,9 @@ sys.exit(len(found))
 @pytest.fixture(scope="module")
 async def shelf(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shelf]:
     async with boxed_session(tmp_path_factory.mktemp("box")) as session:
-        yield Shelf(session)
+        shelf = Shelf(session)
+        yield shelf
+        await shelf.files.close()
 
 
 @pytest.fixture
@@ -50,6 +54,7 @@ async def worker(shelf: Shelf) -> AsyncIterator[Worker]:
     worker = Worker(shelf.session.get_box)
     yield worker
     await worker.close()
+    await shelf.files.close()
     await shelf.clear()
 
 
@@ -60,11 +65,12 @@ async def info(worker: Worker) -> object:
 async def say(shelf: Shelf, worker: Worker, said: bytes) -> Guest:
     """A guest that says something of its own."""
     box = shelf.session.box
-    (shelf.host / "say.py").write_text(SAY)
+    await shelf.put("say.py", SAY.encode())
+    await shelf.put("said", said)
     real, box.guest = box.guest, lambda name: "/workspace/say.py"  # type: ignore[method-assign]
     try:
         async with asyncio.timeout(10):
-            return await worker._begin(box, "say.py", (said.hex(),))
+            return await worker._begin(box, "say.py", ())
     finally:
         box.guest = real  # type: ignore[method-assign]
 
@@ -121,7 +127,6 @@ async def test_a_stopped_worker_is_given_up(
     "said",
     [
         b"",
-        b"\xff\xff\xff\xff",
         (MAX_FRAME + 1).to_bytes(4, "big"),
         frame(b"no json"),
         frame(b"[]"),
@@ -130,13 +135,10 @@ async def test_a_stopped_worker_is_given_up(
         frame(b"9" * 5000),
     ],
 )
-async def test_nonsense_is_an_error_and_no_more(
-    shelf: Shelf, worker: Worker, said: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(worker_module, "SILENCE", 0.3)
-    guest = await say(shelf, worker, said[:60_000])
+async def test_nonsense_is_an_error_and_no_more(shelf: Shelf, worker: Worker, said: bytes) -> None:
+    guest = await say(shelf, worker, said)
     with pytest.raises(NotReady):
-        await guest.receive()
+        await guest.receive(silence=0.3 if said == b"" else 30)
     assert await guest.process.wait() in (0, -signal.SIGKILL)
 
 
@@ -154,9 +156,6 @@ async def test_nonsense_is_an_error_and_no_more(
     ],
 )
 async def test_answers_that_make_no_sense(answer: dict[str, object]) -> None:
-    from interpreter.errors import CellshellError
-    from interpreter.file_info import describe
-
     try:
         described = describe(worker_module.result(answer, "a"))
     except CellshellError as error:
@@ -176,6 +175,7 @@ async def test_what_a_crash_left_is_swept(shelf: Shelf, worker: Worker) -> None:
     await shelf.run("mkdir", "-p", "precious/in")
     forged = "/home/user/.local/state/cellshell/.cellshell-0123456789abcdef~"
     await shelf.run("ln", "-s", "/workspace/precious", forged)
+    await shelf.run("sh", "-c", "touch -h -d '1 minute ago' /home/user/.local/state/cellshell/.c*")
     await worker.close()
 
     after = Worker(shelf.session.get_box)

@@ -7,8 +7,9 @@ import os
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -26,6 +27,10 @@ class LocalProcess:
         self._process = process
         self.pid = process.pid
 
+    @property
+    def running(self) -> bool:
+        return self._process.returncode is None
+
     async def wait(self) -> int:
         return await self._process.wait()
 
@@ -41,7 +46,9 @@ class LocalPlace:
     def __init__(self, sockets: Path) -> None:
         self.sockets = sockets
         self.inside_sockets = str(sockets)
+        self.processes: list[LocalProcess] = []
         self.groups: list[int] = []
+        self.spawned = asyncio.Event()
 
     async def spawn(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: str) -> LocalProcess:
         process = await asyncio.create_subprocess_exec(
@@ -54,7 +61,9 @@ class LocalPlace:
             start_new_session=True,
         )
         self.groups.append(process.pid)
-        return LocalProcess(process)
+        self.spawned.set()
+        self.processes.append(LocalProcess(process))
+        return self.processes[-1]
 
     def close(self) -> None:
         for group in self.groups:
@@ -77,7 +86,7 @@ def zmq_context() -> Iterator[zmq.Context[Any]]:
     context.destroy(linger=0)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def python_spec(kernel_python: str) -> KernelSpec:
     return KernelSpec(
         argv=[kernel_python, "-B", str(GUEST), "-f", "{connection_file}"],
@@ -94,34 +103,42 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPlace]:
     place.close()
 
 
-@pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
+@pytest.fixture(scope="module")
+def shared_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPlace]:
+    place = LocalPlace(tmp_path_factory.mktemp("k"))
+    yield place
+    place.close()
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where kernels start."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def environment(home: Path) -> dict[str, str]:
     """What a kernel starts with: nothing of the tests' own."""
-    return {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "LANG": "C.UTF-8"}
+    return {"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8"}
 
 
 StartKernel = Callable[..., Awaitable[Kernel]]
 
 
-@pytest.fixture
-async def start_kernel(
-    python_spec: KernelSpec,
-    place: LocalPlace,
-    zmq_context: zmq.Context[Any],
-    environment: dict[str, str],
-    tmp_path: Path,
+@asynccontextmanager
+async def starting(
+    spec: KernelSpec, place: LocalPlace, context: zmq.Context[Any], environment: dict[str, str]
 ) -> AsyncIterator[StartKernel]:
     started: list[Kernel] = []
 
     async def start(
-        *, spec: KernelSpec = python_spec, env: Mapping[str, str] = {}, **options: Any
+        *, spec: KernelSpec = spec, env: Mapping[str, str] = MappingProxyType({}), **options: Any
     ) -> Kernel:
         callbacks = {name: options.pop(name) for name in list(options) if name.startswith("on_")}
-        kernel = Kernel(spec, place, zmq_context, **callbacks)
+        kernel = Kernel(spec, place, context, **callbacks)
         started.append(kernel)
-        await kernel.start(
-            env={**environment, **env}, cwd=str(options.pop("cwd", tmp_path)), **options
-        )
+        cwd = str(options.pop("cwd", environment["HOME"]))
+        await kernel.start(env={**environment, **env}, cwd=cwd, **options)
         return kernel
 
     yield start
@@ -130,5 +147,29 @@ async def start_kernel(
 
 
 @pytest.fixture
-async def kernel(start_kernel: StartKernel) -> Kernel:
+async def start_kernel(
+    python_spec: KernelSpec,
+    place: LocalPlace,
+    zmq_context: zmq.Context[Any],
+    environment: dict[str, str],
+) -> AsyncIterator[StartKernel]:
+    async with starting(python_spec, place, zmq_context, environment) as start:
+        yield start
+
+
+@pytest.fixture
+async def own_kernel(start_kernel: StartKernel) -> Kernel:
+    """A kernel that a test may break."""
     return await start_kernel()
+
+
+@pytest.fixture(scope="module")
+async def kernel(
+    python_spec: KernelSpec,
+    shared_place: LocalPlace,
+    zmq_context: zmq.Context[Any],
+    environment: dict[str, str],
+) -> AsyncIterator[Kernel]:
+    """A kernel that the tests of a module share."""
+    async with starting(python_spec, shared_place, zmq_context, environment) as start:
+        yield await start()

@@ -31,6 +31,7 @@ class FarEnd:
             kind = zmq.XPUB if name == "iopub" else zmq.ROUTER
             socket = context.socket(kind, socket_class=zmq.asyncio.Socket)
             socket.linger = 0
+            socket.sndhwm = 0
             socket.bind(f"ipc://{prefix}-{number}")
             self._sockets[name] = socket
 
@@ -100,9 +101,7 @@ async def ends(
 ) -> AsyncIterator[tuple[KernelConnection, FarEnd]]:
     endpoints = Endpoints()
     await endpoints.open(far[1])
-    connection = KernelConnection(
-        zmq_context, endpoints, key=KEY, session="near", on_other=other
-    )
+    connection = KernelConnection(zmq_context, endpoints, key=KEY, session="near", on_other=other)
     await far[0].subscribed()
     yield connection, far[0]
     connection.close()
@@ -220,7 +219,7 @@ async def test_input_is_refused_at_once(ends: Ends) -> None:
 
 
 async def test_a_flood_is_drained_while_others_run(ends: Ends, other: Heard) -> None:
-    connection, far = ends
+    _, far = ends
     turns = 0
 
     async def spin() -> None:
@@ -258,9 +257,7 @@ async def test_a_listener_that_fails_stops_nothing(
     assert "a listener for stream failed" in caplog.text
 
 
-async def test_closing_ends_every_request_and_descriptor(
-    ends: Ends, other: Heard
-) -> None:
+async def test_closing_ends_every_request_and_descriptor(ends: Ends, other: Heard) -> None:
     connection, _ = ends
     before = set(os.listdir("/proc/self/fd"))
     requests = [connection.request("shell", "execute_request", {}) for _ in range(3)]

@@ -127,9 +127,7 @@ def test_json_nested_too_deeply_leaves_a_sentence():
 
 
 def test_a_long_error_is_shortened():
-    collector = collected(
-        Error("E" * 5000, "v" * 10_000, tuple(["line"] * 1000)), max_bytes=100
-    )
+    collector = collected(Error("E" * 5000, "v" * 10_000, tuple(["line"] * 1000)), max_bytes=100)
     [output] = collector.outputs()
     assert len(output["ename"]) == 1000
     assert len(output["evalue"]) < 200
