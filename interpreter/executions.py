@@ -264,7 +264,7 @@ class Executions:
         self._directory = directory
         self._settings = settings
         self._executions: dict[str, Execution] = {}
-        self._forgotten = directory / "forgotten"
+        self._forgotten = directory.with_name("executions.forgotten")
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._gone = set(self._forgotten.read_text().split()) if self._forgotten.exists() else set()
         self._load()
@@ -352,8 +352,7 @@ class Executions:
 
     def _load(self) -> None:
         """The executions of an earlier service, for their records."""
-        paths = [path for path in self._directory.iterdir() if path != self._forgotten]
-        for path in sorted(paths, key=lambda path: path.stat().st_mtime):
+        for path in sorted(self._directory.iterdir(), key=lambda path: path.stat().st_mtime):
             execution = Execution.restore(path)
             if execution is None:
                 path.unlink()

@@ -63,8 +63,7 @@ VariableValue = Annotated[str, AfterValidator(clean_text), AfterValidator(_varia
 Variables = dict[VariableName, VariableValue]
 VariableChanges = dict[VariableName, VariableValue | None]
 """Names to values; null unsets."""
-Timeout = Annotated[
-    float, BeforeValidator(_no_bool), AfterValidator(_finite), Field(gt=0, le=31 * 86400)
-]
+Number = Annotated[float, BeforeValidator(_no_bool), AfterValidator(_finite)]
+Timeout = Annotated[Number, Field(gt=0, le=31 * 86400)]
 OutputLimit = Annotated[int, Field(ge=1, le=MAX_OUTPUT_BYTES, strict=True)]
 Mode = Annotated[str, StringConstraints(pattern=r"^0?[0-7]{1,4}$")]

@@ -67,18 +67,9 @@ class Lane:
                 self._running, job = self._waiting.popleft()
                 try:
                     await job()
-                except CellshellError as error:
-                    self._running.fail(error)
-                except ConnectionError:
-                    self._running.fail(
-                        NotReady("the box ended while this ran: the next starts anew")
-                    )
-                except OSError as error:
-                    self._running.fail(AtCapacity(f"the box could not run this: {error}"))
-                except Exception:
-                    # A mistake of ours must cost one execution, not every one queued behind it.
-                    log.exception("execution %s failed", self._running.id)
-                    self._running.fail(CellshellError("the service made a mistake: see its log"))
+                except Exception as error:
+                    # Also a mistake of ours must cost one execution, not every one behind it.
+                    self._running.fail(self._running.stopped_by or _told(error))
                 finally:
                     self._running = None
         finally:
@@ -93,3 +84,15 @@ class Lane:
             execution.fail(execution.stopped_by)
         else:
             never_ran()
+
+
+def _told(error: Exception) -> CellshellError:
+    """What the callers get for what went wrong on the way."""
+    if isinstance(error, CellshellError):
+        return error
+    if isinstance(error, ConnectionError):
+        return NotReady("the box ended while this ran: the next call starts a fresh one")
+    if isinstance(error, OSError):
+        return AtCapacity(f"the box could not run this: {error.strerror}")
+    log.error("an execution failed", exc_info=error)
+    return CellshellError("the service made a mistake: its log says more")

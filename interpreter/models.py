@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from interpreter.fields import (
     DEFAULT_OUTPUT_BYTES,
     Id,
+    Number,
     OutputLimit,
     Path,
     Text,
@@ -40,7 +41,7 @@ class Reply(BaseModel):
 
 class Limits(Model):
     memory_bytes: int | None = Field(default=None, ge=1)
-    cpus: float | None = Field(default=None, gt=0)
+    cpus: Number | None = Field(default=None, gt=0)
     pids: int | None = Field(default=None, ge=1)
     disk_bytes: int | None = Field(default=None, ge=1)
 

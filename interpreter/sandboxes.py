@@ -202,6 +202,8 @@ class Sandbox:
     async def destroy(self) -> None:
         """End everything and remove it, files and records too."""
         self._deleted = True
+        for execution in self.executions.running():
+            execution.end_early(SandboxDeleted(f"sandbox {self.id!r} was deleted"))
         if self._box is not None:
             await self._box.destroy()
         await self.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import signal
 from collections.abc import Callable, Mapping
@@ -14,10 +13,9 @@ from typing import Literal
 
 from interpreter import bash
 from interpreter.box import Box, BoxProcess
+from interpreter.command_outputs import CommandOutputs, Sink
 from interpreter.environment import difference, shareable
 
-Sink = Callable[[str, bytes], None]
-"""Takes what was written: "stdout" or "stderr", and bytes."""
 How = Literal["report", "exited", "timeout", "stopped"]
 _READ = 1 << 18
 
@@ -45,97 +43,6 @@ class Ended:
     shell_exited: bool = False
 
 
-class Outputs:
-    """The pair of FIFOs a command writes to.
-
-    We hold a write end of each ourselves, so that they signal no end of file between two commands;
-    letting go of it shows whether a job in the background still holds the other.
-    """
-
-    def __init__(self, number: int, fds: list[int]) -> None:
-        self.number = number
-        self._loop = asyncio.get_running_loop()
-        self._read = dict(zip(("stdout", "stderr"), fds, strict=True))
-        self._write: dict[str, int] = {}
-        self._sink: Sink | None = None
-        self._on_end: Callable[[], None] | None = None
-        for fd in fds:
-            os.set_blocking(fd, False)
-            with suppress(PermissionError):
-                fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _READ)
-        self._hold()
-
-    def attach(self, sink: Sink) -> None:
-        self._sink = sink
-        for stream, fd in self._read.items():
-            self._loop.add_reader(fd, self._readable, stream, fd)
-
-    def drain(self) -> None:
-        """Take in all that was written until now."""
-        for stream, fd in list(self._read.items()):
-            while self._readable(stream, fd):
-                continue
-
-    def settle(self) -> bool:
-        """After a command: True when nobody holds the FIFOs, and they can be used again."""
-        for fd in self._write.values():
-            os.close(fd)
-        self._write = {}
-        held = [stream for stream, fd in self._read.items() if not self._at_end(stream, fd)]
-        if held:
-            return False
-        for fd in self._read.values():
-            self._loop.remove_reader(fd)
-        self._hold()
-        return True
-
-    def linger(self, on_end: Callable[[], None]) -> None:
-        """Go on reading for jobs in the background until they let go."""
-        self._on_end = on_end
-        self._finish_if_closed()
-
-    def close(self) -> None:
-        for fd in self._read.values():
-            self._loop.remove_reader(fd)
-            os.close(fd)
-        for fd in self._write.values():
-            os.close(fd)
-        self._read, self._write = {}, {}
-
-    def _hold(self) -> None:
-        for stream, fd in self._read.items():
-            self._write[stream] = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK)
-
-    def _at_end(self, stream: str, fd: int) -> bool:
-        try:
-            data = os.read(fd, _READ)
-        except BlockingIOError:
-            return False
-        if data and self._sink:
-            self._sink(stream, data)
-            return self._at_end(stream, fd)
-        return not data
-
-    def _readable(self, stream: str, fd: int) -> bool:
-        try:
-            data = os.read(fd, _READ)
-        except BlockingIOError:
-            return False
-        if data:
-            if self._sink:
-                self._sink(stream, data)
-            return True
-        self._loop.remove_reader(fd)
-        os.close(fd)
-        del self._read[stream]
-        self._finish_if_closed()
-        return False
-
-    def _finish_if_closed(self) -> None:
-        if not self._read and self._on_end:
-            self._on_end()
-
-
 class Shell:
     """One bash of a session. Not for two commands at once: the session queues them."""
 
@@ -145,8 +52,8 @@ class Shell:
         self._directory = directory
         self._script, self._report, self._command = fds["script"], fds["report"], fds["command"]
         self._loop = asyncio.get_running_loop()
-        self._outputs: Outputs | None = None
-        self._lingering: set[Outputs] = set()
+        self._outputs: CommandOutputs | None = None
+        self._lingering: set[CommandOutputs] = set()
         self._number = 0
         self._releases: set[asyncio.Task[None]] = set()
         self._woken: asyncio.Future[How] | None = None
@@ -269,18 +176,18 @@ class Shell:
             await asyncio.to_thread(file.write, data)
         return path
 
-    async def _ready_outputs(self) -> Outputs:
+    async def _ready_outputs(self) -> CommandOutputs:
         if self._outputs is None:
             self._number += 1
             _, fds = await self.box.control.request(
                 "outputs", pid=self._process.pid, number=self._number
             )
-            self._outputs = Outputs(self._number, fds)
+            self._outputs = CommandOutputs(self._number, fds)
         return self._outputs
 
     # Ending
 
-    def _settle(self, outputs: Outputs) -> None:
+    def _settle(self, outputs: CommandOutputs) -> None:
         outputs.drain()
         if outputs.settle():
             return
@@ -288,7 +195,7 @@ class Shell:
         self._lingering.add(outputs)
         outputs.linger(lambda: self._let_go(outputs))
 
-    def _let_go(self, outputs: Outputs) -> None:
+    def _let_go(self, outputs: CommandOutputs) -> None:
         self._lingering.discard(outputs)
         labels = [f"{outputs.number}.out", f"{outputs.number}.err"]
         task = self._loop.create_task(self._process.release(*labels))

@@ -261,8 +261,7 @@ class Worker:
             if self._line is None or self._line.guest.closed or self._box is not box:
                 if self._line:
                     self._line.guest.close()
-                if self._box is not box:
-                    self.own(self.tree("sweep", _journal(box)))
+                self.own(self.tree("sweep", _journal(box)))
                 guest = await self._begin(box, "worker.py", _where(box))
                 self._line, self._box = Line(guest), box
                 _keep(self._upkeep, self._line.run())

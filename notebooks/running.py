@@ -39,10 +39,7 @@ class Listener(Protocol):
 async def run_notebook(
     notebook: NotebookNode, *, cwd: Path, env: Mapping[str, str], listener: Listener
 ) -> NotebookNode:
-    """The notebook with the outputs of this run: of all cells, or of those up to the first error.
-
-    Raises KernelFailed when there is an error; `details["notebook"]` is what there is by then.
-    """
+    """The notebook with the outputs of this run, which ends at the first cell that `failed`."""
     ran = deepcopy(notebook)
     _clear(ran)
     async with _kernel(cwd, env) as kernel:
@@ -60,6 +57,17 @@ async def run_notebook(
 def failed(cell: NotebookNode) -> bool:
     """Whether a cell has ended with an error."""
     return any(output.output_type == "error" for output in cell.get("outputs", ()))
+
+
+def read_notebook(path: Path) -> NotebookNode:
+    """An `.ipynb` file of any version, as one of version 4."""
+    notebook: NotebookNode = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    return notebook
+
+
+def write_notebook(notebook: NotebookNode, path: Path) -> None:
+    """As an `.ipynb` file."""
+    nbformat.write(notebook, path)  # type: ignore[no-untyped-call]
 
 
 def _clear(notebook: NotebookNode) -> None:

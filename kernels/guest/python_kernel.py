@@ -26,6 +26,7 @@ if __name__ == "__main__":
     _clear_import_path()
 
 import asyncio
+import atexit
 import importlib.util
 import json
 import threading
@@ -33,7 +34,7 @@ import warnings
 from collections.abc import Mapping
 from functools import partial
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ipykernel import kernelapp
 from ipykernel.ipkernel import IPythonKernel
@@ -317,6 +318,15 @@ def start(connection_file: str, page: str | None, private: Mapping[str, Any]) ->
     return kernel.exit_code or 0
 
 
+def _end(code: int) -> NoReturn:
+    """A kernel that was told to end does not wait for what its threads may never finish."""
+    waits_for = (thread for thread in threading.enumerate() if not thread.daemon)
+    if all(thread is threading.main_thread() for thread in waits_for):
+        sys.exit(code)
+    atexit._run_exitfuncs()
+    os._exit(code)
+
+
 def main(arguments: list[str]) -> int:
     options = dict(zip(arguments[::2], arguments[1::2], strict=True))
     os.environ.pop("JPY_PARENT_PID", None)
@@ -326,4 +336,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    _end(main(sys.argv[1:]))

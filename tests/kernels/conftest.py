@@ -112,7 +112,7 @@ def shared_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPlac
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where kernels start."""
+    """The home of kernels, and where shared ones start."""
     return tmp_path_factory.mktemp("home")
 
 
@@ -127,7 +127,11 @@ StartKernel = Callable[..., Awaitable[Kernel]]
 
 @asynccontextmanager
 async def starting(
-    spec: KernelSpec, place: LocalPlace, context: zmq.Context[Any], environment: dict[str, str]
+    spec: KernelSpec,
+    place: LocalPlace,
+    context: zmq.Context[Any],
+    environment: dict[str, str],
+    cwd: Path,
 ) -> AsyncIterator[StartKernel]:
     started: list[Kernel] = []
 
@@ -137,8 +141,8 @@ async def starting(
         callbacks = {name: options.pop(name) for name in list(options) if name.startswith("on_")}
         kernel = Kernel(spec, place, context, **callbacks)
         started.append(kernel)
-        cwd = str(options.pop("cwd", environment["HOME"]))
-        await kernel.start(env={**environment, **env}, cwd=cwd, **options)
+        at = str(options.pop("cwd", cwd))
+        await kernel.start(env={**environment, **env}, cwd=at, **options)
         return kernel
 
     yield start
@@ -152,8 +156,9 @@ async def start_kernel(
     place: LocalPlace,
     zmq_context: zmq.Context[Any],
     environment: dict[str, str],
+    tmp_path: Path,
 ) -> AsyncIterator[StartKernel]:
-    async with starting(python_spec, place, zmq_context, environment) as start:
+    async with starting(python_spec, place, zmq_context, environment, tmp_path) as start:
         yield start
 
 
@@ -169,7 +174,8 @@ async def kernel(
     shared_place: LocalPlace,
     zmq_context: zmq.Context[Any],
     environment: dict[str, str],
+    home: Path,
 ) -> AsyncIterator[Kernel]:
     """A kernel that the tests of a module share."""
-    async with starting(python_spec, shared_place, zmq_context, environment) as start:
+    async with starting(python_spec, shared_place, zmq_context, environment, home) as start:
         yield await start()

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from kernels.kernel import Death, Kernel
-from tests.kernels.conftest import StartKernel
+from kernels.messages import Stream
 from tests.kernels.runs import run
 
 
@@ -102,12 +102,21 @@ async def test_a_kernel_that_swallows_everything_can_be_killed(own_kernel: Kerne
     assert (await running).outcome.death == Death(None, "SIGKILL")
 
 
-async def test_shutdown_ends_a_kernel_that_refuses(start_kernel: StartKernel) -> None:
-    kernel = await start_kernel()
+async def test_shutdown_ends_a_kernel_that_refuses(own_kernel: Kernel) -> None:
+    started = asyncio.Event()
+    code = """
+        import signal
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        while True:
+            try:
+                while True: print("on", flush=True)
+            except BaseException: pass
+    """
     running = asyncio.create_task(
-        run(kernel, "import signal; signal.signal(15, signal.SIG_IGN)\nwhile True:\n"
-            "    try:\n        while True: pass\n    except BaseException: pass")
-    )  # fmt: skip
-    await kernel.variables()
-    await kernel.shutdown()
-    assert (await running).outcome.status == "died"
+        own_kernel.execute(
+            code, on_message=lambda event: started.set() if isinstance(event, Stream) else None
+        )
+    )
+    await started.wait()
+    await own_kernel.shutdown()
+    assert (await running).status == "died"

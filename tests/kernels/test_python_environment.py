@@ -131,11 +131,10 @@ async def test_what_a_thread_changes_is_told_with_the_next_cell(sharing: Kernel)
         "def work(): done.wait(); os.environ['T'] = '1'\n"
         "thread = threading.Thread(target=work); thread.start()",
     )
-    await run(sharing, "done.set()")
-    await sharing.complete("done.", 5)
-    told = (await run(sharing, "thread.join()")).outcome.report
-    later = (await run(sharing, "1")).outcome.report
-    assert [report.set for report in (told, later) if report] == [{"T": "1"}]
+    reports = [
+        (await run(sharing, code)).outcome.report for code in ("done.set()", "thread.join()", "1")
+    ]
+    assert [report.set for report in reports if report] == [{"T": "1"}]
 
 
 @pytest.mark.parametrize("ending", ["pass", "1 / 0", "raise KeyboardInterrupt", "def", "exec('(')"])
