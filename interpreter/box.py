@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import struct
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -61,12 +62,12 @@ class BoxProcess:
 class Box:
     """A running box. Its end, by whatever hand, completes `ended`."""
 
-    def __init__(self, plan: BoxPlan, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, plan: BoxPlan, process: subprocess.Popen[bytes] | None) -> None:
         self.plan = plan
         self.paths: BoxPaths = plan.paths
         self.host_run: Path = plan.run
         self.python = walls.python()
-        self.host_pid = process.pid
+        self.host_pid = process.pid if process else -1
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._process = process
         self._exits: dict[int, asyncio.Future[int]] = {}
@@ -95,10 +96,40 @@ class Box:
                 ) from error
         return box
 
+    @classmethod
+    async def find(cls, plan: BoxPlan) -> tuple[Box, dict[str, BoxProcess]] | None:
+        """The box that an earlier service left running, and its processes by name."""
+        box = cls(plan, None)
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            connection.connect(str(plan.run / "control"))
+        except OSError:
+            connection.close()
+            return None
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        box.host_pid, _, _ = struct.unpack("iII", credentials)
+        box.control = Control(connection, on_exit=box._exited, on_close=box._gone)
+        try:
+            async with asyncio.timeout(START_TIMEOUT):
+                return box, await box._take_over()
+        except (TimeoutError, OSError, KeyError, TypeError):
+            box.control.close()
+            return None
+
+    async def _take_over(self) -> dict[str, BoxProcess]:
+        hello, _ = await self.control.request("hello")
+        found = {}
+        for process in hello["processes"]:
+            result, fds = await self.control.request("take", pid=process["pid"])
+            handed = dict(zip(result["fds"], fds, strict=True))
+            found[process["name"]] = self.adopt(process["pid"], handed)
+        return found
+
     async def _connect(self, path: Path, info: int | None) -> None:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         connection.connect(str(path))
         self.control = Control(connection, on_exit=self._exited, on_close=self._gone)
+        assert self._process
         watch = asyncio.get_running_loop().create_task(_end_of(self._process))
         hello = asyncio.get_running_loop().create_task(self.control.request("hello"))
         try:
@@ -225,17 +256,19 @@ class Box:
 
     async def destroy(self) -> None:
         """End everything in the box."""
-        with suppress(ProcessLookupError):
-            os.kill(self.host_pid, signal.SIGKILL if self.plan.confined else signal.SIGTERM)
         if not self.plan.confined:
             await self._end_unconfined()
         with suppress(ProcessLookupError):
+            os.kill(self.host_pid, signal.SIGKILL)
+        if self._process is not None:
             self._process.kill()
-        await _end_of(self._process)
+            await _end_of(self._process)
+        else:
+            await asyncio.shield(self.ended)
         self.control.close()
 
     async def _end_unconfined(self) -> None:
-        root = self._process.pid
+        root = self.host_pid
         with suppress(ConnectionError):
             while await self.kill_tree([root], signal.SIGKILL, but=[root]):
                 continue
@@ -313,13 +346,18 @@ async def _end_of(process: subprocess.Popen[bytes]) -> None:
     loop = asyncio.get_running_loop()
     pidfd = os.pidfd_open(process.pid)
     ended: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(pidfd, lambda: ended.done() or ended.set_result(None))
+    loop.add_reader(pidfd, _complete, ended)
     try:
         await ended
         process.wait()
     finally:
         loop.remove_reader(pidfd)
         os.close(pidfd)
+
+
+def _complete(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _host_pid(pidfd: int) -> int:

@@ -32,6 +32,7 @@ class Commands:
         *,
         get_box: Callable[[], Awaitable[Box]],
         settings: Settings,
+        take_notices: Callable[[], list[Notice]],
     ) -> None:
         self.lane = Lane(f"the shell of session {session!r}", settings.queue_length)
         self._session = session
@@ -40,6 +41,7 @@ class Commands:
         self._settings = settings
         self._shell: Shell | None = None
         self._box: Box | None = None
+        self._take_notices = take_notices
         self._lost = False
         self._deleted = False
 
@@ -89,6 +91,7 @@ class Commands:
     ) -> None:
         notices: list[Notice] = []
         shell = await self._ready(notices)
+        notices += self._take_notices()
         execution.start({})
         kept = await KeptOutput.open(shell.box, execution.id) if request.keep_output else None
 
@@ -179,11 +182,12 @@ class Commands:
         if self._shell is not None and self._shell.alive and self._box is box:
             return self._shell
         if self._shell is not None:
+            self._lost = self._lost or self._box is box
             await self._shell.close()
             self._shell = None
         if self._deleted:
             raise SessionDeleted(f"session {self._session!r} was deleted")
-        if self._lost or self._box is not None:
+        if self._lost:
             self._lost = False
             message = (
                 "the shell is a fresh one: functions, aliases and unexported variables are gone"

@@ -58,6 +58,7 @@ class Context:
         settings: Settings,
         zmq_context: zmq.Context[Any],
         private: Overlay,
+        take_notices: Callable[[], list[Notice]],
     ) -> None:
         self.id = id
         self.session = session
@@ -70,6 +71,7 @@ class Context:
         self._settings = settings
         self._zmq = zmq_context
         self._private = private
+        self._session_notices = take_notices
         self._kernel: Kernel | None = None
         self._place: BoxPlace | None = None
         self._sharing: Sharing = Alone()
@@ -90,6 +92,11 @@ class Context:
             created_at=self.created_at,
             last_activity=self.last_activity,
         )
+
+    def document(self) -> dict[str, Any]:
+        """What brings the context back after the service was restarted."""
+        private = {"env": dict(self._private.env), "cwd": self._private.cwd}
+        return {"id": self.id, "language": self.language.name, **private}
 
     async def start(self) -> None:
         """Have the kernel up. Raises NotReady (KernelFailed) when it does not come up."""
@@ -177,7 +184,7 @@ class Context:
         result: Callable[..., CodeResult],
     ) -> None:
         kernel = await self._ready()
-        notices = self._take_notices()
+        notices = [*self._session_notices(), *self._take_notices()]
         self.last_activity = now()
         count = kernel.execution_count + 1
         execution.start({"context": self.id, "execution_count": count})

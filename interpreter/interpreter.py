@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import resource
 import secrets
@@ -25,8 +26,9 @@ from interpreter.errors import (
 )
 from interpreter.events import now
 from interpreter.models import AllowList, CreateSandbox, Health, Isolation, Language
+from interpreter.premises import remove_tree
 from interpreter.registry import Registry
-from interpreter.sandboxes import Sandbox, remove_tree
+from interpreter.sandboxes import Sandbox
 from interpreter.settings import Settings
 from kernels.specs import Languages, find_deno
 
@@ -43,11 +45,13 @@ class Interpreter:
         self._sandboxes: dict[str, Sandbox] = {}
         self._zmq: zmq.Context[Any] = zmq.Context()
         self._registry: Registry
+        self._lock = -1
 
     async def __aenter__(self) -> Self:
         settings = self.settings
         settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
         settings.home.chmod(0o700)
+        self._lock = _lock(settings.home / "lock")
         _own_directory(settings.runtime)
         _raise_descriptor_limit()
         await python_environment.ensure(settings, lambda line: None)
@@ -55,7 +59,8 @@ class Interpreter:
         self._zmq.set(zmq.MAX_SOCKETS, 16_384)
         self._registry = Registry(settings.home / "registry.sqlite")
         for number, id, document in self._registry.sandboxes():
-            self._sandboxes[id] = self._restore(number, id, document)
+            sandbox = self._sandboxes[id] = self._restore(number, id, document)
+            await sandbox.take_up()
         return self
 
     async def __aexit__(
@@ -68,6 +73,7 @@ class Interpreter:
         self._registry.close()
         self._zmq.destroy(linger=0)
         await asyncio.to_thread(remove_tree, self.settings.runtime)
+        os.close(self._lock)
 
     async def create_sandbox(self, request: CreateSandbox) -> Sandbox:
         """Raises SandboxExists, AtCapacity, LimitUnsupported, NetworkUnsupported, NotReady."""
@@ -164,6 +170,20 @@ def _check_supported(request: CreateSandbox) -> None:
         raise NetworkUnsupported(
             'a list of allowed hosts is not supported by this version: use "none" or "open"'
         )
+
+
+def _lock(path: Path) -> int:
+    """One service for one data directory; the lock goes with the process."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = os.read(fd, 32).decode().strip()
+        os.close(fd)
+        raise NotReady(f"{path.parent} is in use by the service with pid {owner}") from None
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, str(os.getpid()).encode(), 0)
+    return fd
 
 
 def _own_directory(path: Path) -> None:

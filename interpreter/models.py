@@ -369,9 +369,6 @@ class Checkout(Reply):
     commit: str
 
 
-# The service
-
-
 class Port(Reply):
     """A TCP port that something in the sandbox listens on."""
 

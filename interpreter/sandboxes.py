@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import posixpath
-import shutil
-import stat
-from collections.abc import Callable, Mapping
+import signal
+from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
-from pathlib import Path
 from typing import Any
 
 import zmq
 
-from interpreter import bash, python_environment
-from interpreter.box import Box
-from interpreter.egress import EgressProxy
-from interpreter.egress_environment import (
-    operator_passthrough,
-    passthrough_files,
-    passthrough_hosts,
-    proxy_environment,
-)
+from interpreter.box import Box, BoxProcess
 from interpreter.environment import Environment
 from interpreter.errors import (
     InvalidCwd,
@@ -33,21 +22,16 @@ from interpreter.errors import (
 )
 from interpreter.events import now
 from interpreter.executions import Executions
-from interpreter.isolation import base_mounts, box_uid
 from interpreter.models import CreateSandbox, CreateSession, Isolation, SandboxInfo
-from interpreter.network_policy import OpenNetwork
 from interpreter.ports import ListeningPort, listening
+from interpreter.premises import PROXY_PORT, Premises, remove_tree
 from interpreter.processes import Processes
-from interpreter.python_environment import PythonEnvironment
 from interpreter.registry import Registry
 from interpreter.sessions import Session, Surroundings
 from interpreter.settings import Settings
-from interpreter.thin_environment import write_thin_environment
-from interpreter.walls import INSIDE, BoxPlan, Mount, write_etc
+from interpreter.walls import INSIDE
 from interpreter.worker import Worker
-from kernels.specs import KernelPaths, Languages, find_deno
-
-PROXY_PORT = 3128
+from kernels.specs import Languages
 
 
 class Sandbox:
@@ -74,12 +58,20 @@ class Sandbox:
         self.directory = settings.home / "sandboxes" / id
         self._settings = settings
         self._registry = registry
-        self._plan = self._make_plan(number)
+        self._premises = Premises(
+            self.directory,
+            number,
+            network=request.network,
+            confined=isolation.tier == "bwrap",
+            settings=settings,
+        )
+        self._plan = self._premises.plan
         self._starting = asyncio.Lock()
         self._box: Box | None = None
         self._stack = AsyncExitStack()
         self._failed = False
         self._deleted = False
+        self._ran_before = False
         self._sessions: dict[str, Session] = {}
         self.executions = Executions(self.directory / "executions", settings)
         self.processes = Processes(
@@ -95,7 +87,7 @@ class Sandbox:
             executions=self.executions,
             get_box=self.box,
             box_paths=self._plan.paths,
-            kernel_paths=self._kernel_paths,
+            kernel_paths=self._premises.kernel_paths,
             languages=languages,
             zmq_context=zmq_context,
             worker=self._worker,
@@ -182,7 +174,49 @@ class Sandbox:
                 raise SandboxDeleted(f"sandbox {self.id!r} was deleted")
             if self._box is not None:
                 await self._leave_box(self._box)
+            if self._ran_before:
+                self._tell_restarted()
             return await self._start_box()
+
+    async def take_up(self) -> None:
+        """After the service was started again: the box of the last one, if it still runs.
+
+        Processes and terminals go on. Shells and kernels are ended: taking them up is not built.
+        """
+        self._ran_before = True
+        found = await Box.find(self._plan)
+        if found is None:
+            await self.processes.restore(None, {})
+            return
+        self._box, live = found
+        self._box.ended.add_done_callback(lambda _: None)
+        with suppress(OSError):
+            await self._premises.connect(self._box, self._stack)
+        await self.processes.restore(self._box, live)
+        for session in self._sessions.values():
+            session.attach(self._box)
+            await session.terminals.restore(self._box, live)
+            await self._end_interpreters(session, live)
+
+    async def _end_interpreters(self, session: Session, live: Mapping[str, BoxProcess]) -> None:
+        lost = []
+        for name, process in live.items():
+            kind, _, rest = name.partition(":")
+            if kind in ("shell", "kernel") and rest.split(":")[0] == session.id:
+                lost.append(kind)
+                with suppress(ProcessLookupError):
+                    process.send_signal(signal.SIGKILL)
+                await process.wait()
+                await process.release()
+        if "shell" in lost:
+            session.tell("shell_restarted", "the service was restarted, and the shell with it")
+        if "kernel" in lost:
+            session.tell("context_restarted", "the service was restarted, and the kernels with it")
+
+    def _tell_restarted(self) -> None:
+        message = "the box had ended and a fresh one was started: files and environment are kept"
+        for session in self._sessions.values():
+            session.tell("sandbox_restarted", message)
 
     async def ports(self) -> list[ListeningPort]:
         """What listens in the box, by its kernel's own tables: no process there is asked."""
@@ -212,54 +246,16 @@ class Sandbox:
 
     async def _start_box(self) -> Box:
         try:
-            box = await self._build()
+            box = await self._premises.build(self._stack)
         except Exception:
             self._failed = True
             raise
         self._failed = False
+        self._ran_before = True
         self._box = box
         for session in self._sessions.values():
             session.attach(box)
         return box
-
-    async def _build(self) -> Box:
-        plan = self._plan
-        plan.run.mkdir(parents=True, exist_ok=True)
-        (plan.files / "home").mkdir(parents=True, exist_ok=True)
-        write_etc(plan.files / "etc", bash.logout(plan.paths.run))
-        self._write_home()
-        box = await Box.start(plan)
-        if self.request.network == "open":
-            await self._open_network(box)
-        return box
-
-    def _write_home(self) -> None:
-        plan, home = self._plan, self._plan.files / "home"
-        environment = PythonEnvironment.read(self._settings.python_home.absolute())
-        inside = python_environment.INSIDE if plan.confined else str(environment.path)
-        if plan.uid is not None:
-            os.chown(home, plan.uid, plan.uid)
-        write_thin_environment(
-            home,
-            environment,
-            inside_home=plan.paths.home,
-            inside_environment=inside,
-            uid=plan.uid,
-        )
-        if not plan.confined and not (home / ".bash_logout").exists():
-            (home / ".bash_logout").write_text(bash.logout(plan.paths.run))
-
-    async def _open_network(self, box: Box) -> None:
-        passed = operator_passthrough(os.environ)
-        upstream = self._settings.egress_upstream
-        private = [*self._settings.egress_private_hosts, *passthrough_hosts(passed)]
-        listener = await box.listen(PROXY_PORT)
-        proxy = EgressProxy(
-            OpenNetwork(),
-            upstream=upstream.get_secret_value() if upstream else None,
-            allow_private=private,
-        )
-        await (await self._stack.enter_async_context(proxy)).serve(listener)
 
     async def _leave_box(self, box: Box) -> None:
         await self._stack.aclose()
@@ -267,51 +263,12 @@ class Sandbox:
         await box.destroy()
         self._box = None
 
-    def _make_plan(self, number: int) -> BoxPlan:
-        settings, confined = self._settings, self.isolation.tier == "bwrap"
-        mounts = [Mount(*pair) for pair in python_environment.mounts(settings)]
-        mounts += [mount for mount in base_mounts() if mount not in mounts]
-        if self.request.network == "open":
-            mounts += [Mount(f, f) for f in passthrough_files(operator_passthrough(os.environ))]
-        return BoxPlan(
-            files=self.directory,
-            run=settings.runtime / str(number),
-            uid=box_uid(settings, number) if confined else None,
-            mounts=mounts,
-            confined=confined,
-            tmp_bytes=settings.tmp_bytes,
-            shm_bytes=settings.shm_bytes,
-        )
-
-    def _kernel_paths(self, box: Box) -> KernelPaths:
-        deno = python_environment.DENO_INSIDE if self._plan.confined else str(find_deno())
-        return KernelPaths(
-            python=f"{box.paths.home}/.venv/bin/python",
-            guest=box.paths.kernel_guest,
-            deno=deno,
-            home=box.paths.home,
-        )
-
-    def _base_variables(self) -> dict[str, str]:
-        home = self._plan.paths.home
-        variables = {
-            "HOME": home,
-            "USER": "user",
-            "LOGNAME": "user",
-            "SHELL": "/bin/bash",
-            "LANG": "C.UTF-8",
-            "VIRTUAL_ENV": f"{home}/.venv",
-            "PATH": f"{home}/.venv/bin:{home}/.local/bin:/usr/local/sbin:/usr/local/bin:"
-            "/usr/sbin:/usr/bin:/sbin:/bin",
-        }
-        if self.request.network == "open":
-            variables |= operator_passthrough(os.environ) | proxy_environment(PROXY_PORT)
-        return {**variables, **self.env}
-
     async def _add_session(
         self, id: str, *, cwd: str, own: Mapping[str, str], created_at: str
     ) -> Session:
-        environment = Environment(cwd=cwd, variables=self._base_variables(), own=own)
+        environment = Environment(
+            cwd=cwd, variables={**self._premises.variables(), **self.env}, own=own
+        )
         session = self._sessions[id] = Session(id, environment, self._around, created_at)
         if self._box is not None and not self._box.ended.done():
             session.attach(self._box)
@@ -319,9 +276,12 @@ class Sandbox:
 
     def _restore_sessions(self) -> None:
         for id, document in self._registry.sessions(self.id):
-            environment = Environment(cwd=document["cwd"], variables=self._base_variables(), own={})
+            environment = Environment(
+                cwd=document["cwd"], variables={**self._premises.variables(), **self.env}, own={}
+            )
             environment.merge(document["own"])
             session = Session(id, environment, self._around, document["created_at"])
+            session.restore(document.get("contexts", []))
             self._sessions[id] = session
 
     async def _session_directory(self, cwd: str) -> str:
@@ -359,21 +319,3 @@ class Sandbox:
 
     def _save(self) -> None:
         self._registry.save_sandbox(self.id, self.document())
-
-
-def remove_tree(path: Path) -> None:
-    """All of it, also what its owner may not enter."""
-
-    def allow(remove: Callable[[str], Any], name: str, _: Any) -> None:
-        parent = os.path.dirname(name)
-        for place in (parent, name):
-            with suppress(OSError):
-                if stat.S_ISDIR(os.lstat(place).st_mode):
-                    os.chmod(place, 0o700)
-        with suppress(OSError):
-            if os.path.isdir(name) and not os.path.islink(name):
-                shutil.rmtree(name)
-            else:
-                os.unlink(name)
-
-    shutil.rmtree(path, onerror=allow)

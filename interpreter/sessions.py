@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,8 @@ from interpreter.errors import (
     InvalidCwd,
     InvalidRequest,
     LanguageAndContext,
+    LanguageUnavailable,
+    LanguageUnknown,
     QueueFull,
     SessionDeleted,
 )
@@ -33,6 +36,7 @@ from interpreter.models import (
     EnvironmentInfo,
     Exec,
     GitCheckout,
+    Notice,
     RunCode,
     SessionInfo,
 )
@@ -73,8 +77,13 @@ class Session:
         self._around = surroundings
         self._get_box = surroundings.get_box
         self._contexts: dict[str, Context] = {}
+        self._notices: list[Notice] = []
         self._commands = Commands(
-            id, environment, get_box=self._get_box, settings=surroundings.settings
+            id,
+            environment,
+            get_box=self._get_box,
+            settings=surroundings.settings,
+            take_notices=self._take_notices,
         )
         self.files = Files(self._get_box, self.resolve, surroundings.worker)
         self.terminals = Terminals(self._get_box, self)
@@ -162,6 +171,7 @@ class Session:
     async def delete_context(self, id: str) -> None:
         context = self.context(id)
         del self._contexts[id]
+        self._save()
         await context.close()
 
     async def git_checkout(self, request: GitCheckout) -> Checkout:
@@ -211,6 +221,22 @@ class Session:
             self.environment.retract(self._page)
             self._page = None
 
+    def restore(self, contexts: Sequence[Mapping[str, Any]]) -> None:
+        """The contexts an earlier service had; their kernels start at the next use."""
+        for document in contexts:
+            with suppress(LanguageUnknown, LanguageUnavailable):
+                language = self._around.languages.find(document["language"])
+                private = Overlay(document["env"], document["cwd"])
+                self._add_context(document["id"], language, private)
+
+    def tell(self, code: str, message: str) -> None:
+        """A notice for the next result."""
+        self._notices.append(Notice(code=code, message=message))
+
+    def _take_notices(self) -> list[Notice]:
+        notices, self._notices = self._notices, []
+        return notices
+
     def _submit(self, execution: Execution, submit: Callable[[], None]) -> None:
         try:
             if self._deleted:
@@ -243,7 +269,9 @@ class Session:
             settings=self._around.settings,
             zmq_context=self._around.zmq_context,
             private=private,
+            take_notices=self._take_notices,
         )
+        self._save()
         return context
 
     def _free_id(self, language: str) -> str:
@@ -275,5 +303,11 @@ class Session:
     def _save(self) -> None:
         environment = self.environment
         own = {name: environment.variables.get(name) for name in sorted(environment.own)}
-        document = {"cwd": environment.cwd, "own": own, "created_at": self.created_at}
+        contexts = [context.document() for context in self._contexts.values()]
+        document = {
+            "cwd": environment.cwd,
+            "own": own,
+            "created_at": self.created_at,
+            "contexts": contexts,
+        }
         self._around.save(self.id, document)

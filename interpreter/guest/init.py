@@ -70,6 +70,7 @@ class Init:
         signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         self.listener.setblocking(False)
+        self.listener.listen(4)  # from here on, SO_PEERCRED tells a service init's own pid
         while True:
             ready = self.poll(wake)
             if wake in ready:
@@ -170,6 +171,12 @@ class Init:
             for pid, name in self.names.items()
         ]
         return {"version": VERSION, "pid": os.getpid(), "processes": processes}, []
+
+    def do_take(self, request: Request, fds: list[int]) -> Answer:
+        """Hand out what an earlier service was handed for process `pid`."""
+        kept = self.kept[request["pid"]]
+        handed = [os.pidfd_open(request["pid"]), *(os.dup(fd) for fd in kept.values())]
+        return {"fds": ["pidfd", *kept]}, handed
 
     def do_spawn(self, request: Request, fds: list[int]) -> Answer:
         handed, child_fds, ends = [], [], {}
@@ -342,12 +349,6 @@ class Init:
         listener = socket.create_server(("127.0.0.1", request["port"]), backlog=128)
         port = listener.getsockname()[1]
         return {"port": port}, [listener.detach()]
-
-    def do_signal(self, request: Request, fds: list[int]) -> Answer:
-        if request["pid"] not in self.names or request["pid"] in self.exits:
-            raise Refused(errno.ESRCH, "no such process")
-        os.kill(request["pid"], request["signal"])
-        return {}, []
 
     def do_kill_tree(self, request: Request, fds: list[int]) -> Answer:
         found = descendants(request["roots"], set(request["spare"]), set(request["but"]))

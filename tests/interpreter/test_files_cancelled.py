@@ -51,7 +51,7 @@ def operations(shelf: Shelf, choose: random.Random) -> list[Callable[[], Awaitab
         lambda: files.move("tree/a", "/tmp/a"),
         lambda: files.move("/tmp/a", "tree/a"),
         lambda: files.delete(copy(), recursive=True),
-        lambda: files.extract(copy(), chunks(packed[:700_000], packed[700_000:])),
+        lambda: files.extract("unpacked", chunks(packed[:700_000], packed[700_000:])),
         lambda: files.list(recursive=True),
         archive,
         watch,

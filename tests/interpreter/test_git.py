@@ -132,12 +132,12 @@ async def test_a_clone_that_takes_too_long_is_ended(shelf: Shelf) -> None:
         connection, _ = await loop.sock_accept(silent)
         connection.close()
         connection, _ = await loop.sock_accept(silent)
-        waiting.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await waiting
-        assert await loop.sock_recv(connection, 4096) != b""
-        assert await loop.sock_recv(connection, 4096) == b""
-        connection.close()
+        with connection:
+            assert await loop.sock_recv(connection, 4096) != b""
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            assert await loop.sock_recv(connection, 4096) == b""
     assert os.listdir(shelf.host) == []
 
 
