@@ -13,6 +13,7 @@ from interpreter.box import Box
 from interpreter.environment import Environment, difference, shareable
 from interpreter.errors import InvalidRequest, SessionDeleted
 from interpreter.executions import Execution
+from interpreter.hints import no_network
 from interpreter.kept_output import KeptOutput
 from interpreter.lane import Lane
 from interpreter.models import EnvironmentChanges, Exec, ExecResult, Notice
@@ -33,6 +34,7 @@ class Commands:
         get_box: Callable[[], Awaitable[Box]],
         settings: Settings,
         take_notices: Callable[[], list[Notice]],
+        network: bool,
     ) -> None:
         self.lane = Lane(f"the shell of session {session!r}", settings.queue_length)
         self._session = session
@@ -42,6 +44,7 @@ class Commands:
         self._shell: Shell | None = None
         self._box: Box | None = None
         self._take_notices = take_notices
+        self._network = network
         self._lost = False
         self._deleted = False
 
@@ -115,6 +118,8 @@ class Commands:
         if execution.stopped_by is not None:
             execution.fail(execution.stopped_by)
             return
+        if not self._network:
+            notices += no_network(recording.text("stderr"))
         if ended.killed_harder:
             message = "the interrupt did not end everything: what was left was killed"
             notices.append(Notice(code="killed_harder", message=message))

@@ -18,6 +18,7 @@ from interpreter.environment import Environment
 from interpreter.errors import ContextDeleted, NotReady
 from interpreter.events import now
 from interpreter.executions import Execution
+from interpreter.hints import no_network
 from interpreter.kept_output import KeptOutput
 from interpreter.lane import Lane
 from interpreter.languages import adapter_for
@@ -59,6 +60,7 @@ class Context:
         zmq_context: zmq.Context[Any],
         private: Overlay,
         take_notices: Callable[[], list[Notice]],
+        network: bool,
     ) -> None:
         self.id = id
         self.session = session
@@ -72,6 +74,7 @@ class Context:
         self._zmq = zmq_context
         self._private = private
         self._session_notices = take_notices
+        self._network = network
         self._kernel: Kernel | None = None
         self._place: BoxPlace | None = None
         self._sharing: Sharing = Alone()
@@ -92,6 +95,12 @@ class Context:
             created_at=self.created_at,
             last_activity=self.last_activity,
         )
+
+    def is_default_of(self, name: str) -> bool:
+        """Whether a run in the language called `name`, without a context, comes here."""
+        language = self.language
+        names = (language.name, *language.aliases, language.kernel)
+        return self.id == language.name and name.casefold() in names
 
     def document(self) -> dict[str, Any]:
         """What brings the context back after the service was restarted."""
@@ -215,6 +224,8 @@ class Context:
             notices.append(
                 Notice(code="killed_harder", message="the interrupt did not end it: it was killed")
             )
+        if not self._network:
+            notices += no_network(recording.text())
         count = ran.outcome.execution_count or count
         execution.finish(
             result(

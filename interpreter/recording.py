@@ -105,6 +105,11 @@ class CodeRecording:
             self._room -= len(str(data))
             self._emit(name, data)
 
+    def text(self) -> str:
+        """What went wrong, as far as it was told: standard error and the exception."""
+        error = self._collector.error
+        return self._collector.stream("stderr") + (error.evalue if error else "")
+
     def fields(self) -> dict[str, Any]:
         collector = self._collector
         error, omitted = collector.error, dict(collector.omitted)

@@ -83,6 +83,7 @@ class Sandbox:
         self._worker = Worker(self.box)
         self._around = Surroundings(
             sandbox=id,
+            network=request.network != "none",
             settings=settings,
             executions=self.executions,
             get_box=self.box,

@@ -53,6 +53,8 @@ class Surroundings:
     """What the sessions of one sandbox have in common."""
 
     sandbox: str
+    network: bool
+    """Whether the sandbox has any."""
     settings: Settings
     executions: Executions
     get_box: Callable[[], Awaitable[Box]]
@@ -84,6 +86,7 @@ class Session:
             get_box=self._get_box,
             settings=surroundings.settings,
             take_notices=self._take_notices,
+            network=surroundings.network,
         )
         self.files = Files(self._get_box, self.resolve, surroundings.worker)
         self.terminals = Terminals(self._get_box, self)
@@ -253,10 +256,14 @@ class Session:
                     "expected `language` or `context`, got both: a context has its language"
                 )
             return self.context(request.context)
-        language = self._around.languages.find(request.language or "python")
-        if language.name in self._contexts:
-            return self._contexts[language.name]
-        return self._add_context(language.name, language, Overlay())
+        name = request.language or "python"
+        for context in self._contexts.values():
+            if context.is_default_of(name):
+                return context
+        language = self._around.languages.find(name)
+        return self._contexts.get(language.name) or self._add_context(
+            language.name, language, Overlay()
+        )
 
     def _add_context(self, id: str, language: KernelLanguage, private: Overlay) -> Context:
         context = self._contexts[id] = Context(
@@ -270,6 +277,7 @@ class Session:
             zmq_context=self._around.zmq_context,
             private=private,
             take_notices=self._take_notices,
+            network=self._around.network,
         )
         self._save()
         return context

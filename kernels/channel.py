@@ -10,9 +10,10 @@ import zmq
 
 RECEIVE_QUEUE = 2000
 """Messages ZeroMQ reads ahead. More wait in the kernel, at the cost of its box, not ours."""
-MAX_MESSAGE_BYTES = 256 * 1024 * 1024
-BATCH_MESSAGES = 64
-BATCH_BYTES = 4 * 1024 * 1024
+MAX_MESSAGE_BYTES = 128 * 1024 * 1024
+BATCH_SECONDS = 0.005
+LONG_SECONDS = 0.02
+"""A batch that took so long is followed by a rest as long: no kernel gets all of the loop."""
 RECONNECT_MS = 5
 
 Receiver = Callable[[str, Sequence[bytes]], None]
@@ -66,8 +67,8 @@ class Channel:
         if self._scheduled is not None:
             self._scheduled.cancel()
             self._scheduled = None
-        size = 0
-        for _ in range(BATCH_MESSAGES):
+        start, spent = self._loop.time(), 0.0
+        while spent < BATCH_SECONDS:
             if self._socket.closed:
                 return
             try:
@@ -75,8 +76,13 @@ class Channel:
             except zmq.Again:
                 return
             self._receive(self._name, frames)
-            size += sum(map(len, frames))
-            if size > BATCH_BYTES:
-                break
-        if not self._socket.closed:
+            spent = self._loop.time() - start
+        if spent > LONG_SECONDS:
+            self._loop.remove_reader(self._fd)
+            self._scheduled = self._loop.call_later(spent, self._resume)
+        elif not self._socket.closed:
             self._scheduled = self._loop.call_soon(self._drain)
+
+    def _resume(self) -> None:
+        self._loop.add_reader(self._fd, self._drain)
+        self._drain()

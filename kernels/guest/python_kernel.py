@@ -70,6 +70,8 @@ else:
     python_streams = _load("python_streams")
     python_variables = _load("python_variables")
 
+MAX_MESSAGE_BYTES = 100 * 1024 * 1024
+CHUNK = 1024 * 1024
 SEND_QUEUE = 100_000
 """Messages that wait in this process for a service that is slow; ZeroMQ drops beyond it."""
 FEATURE = "cellshell"
@@ -291,6 +293,29 @@ class App(kernelapp.IPKernelApp):
         sys.stdout, sys.stderr = make("stdout"), make("stderr")
 
 
+class SmallMessages:
+    """Replaces what is more than the service reads, which would cost the connection."""
+
+    def __init__(self, session: Any) -> None:
+        self._serialize = session.serialize
+
+    def __call__(self, message: dict[str, Any], ident: Any = None) -> list[bytes]:
+        frames: list[bytes] = self._serialize(message, ident)
+        size = sum(map(len, frames))
+        if size <= MAX_MESSAGE_BYTES:
+            return frames
+        smaller = {**message, "content": _shortened(message["content"], size), "metadata": {}}
+        frames = self._serialize(smaller, ident)
+        return frames
+
+
+def _shortened(content: Mapping[str, Any], size: int) -> dict[str, Any]:
+    note = f"[{size} bytes left out: more than {MAX_MESSAGE_BYTES}]"
+    kept = {key: item for key, item in content.items() if len(json.dumps(item)) < CHUNK}
+    lost = {key: note for key in content if key not in kept}
+    return {**lost, **kept, **({"data": {"text/plain": note}} if "data" in lost else {})}
+
+
 def _pack(value: Any, pack: Any) -> bytes:
     try:
         packed: bytes = pack(value)
@@ -310,6 +335,7 @@ def start(connection_file: str, page: str | None, private: Mapping[str, Any]) ->
     app = App.instance(config=settings, connection_file=connection_file)
     app.initialize([])
     app.session.pack = partial(_pack, pack=app.session.pack)
+    app.session.serialize = SmallMessages(app.session)
     kernel = app.kernel
     kernel.environment = python_environment.Environment(page, private)
     python_streams.attribute_threads(kernel.shell)

@@ -17,7 +17,7 @@ from interpreter.settings import Settings
 
 @pytest_asyncio.fixture(scope="session")
 async def interpreter(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Interpreter]:
-    settings = Settings(home=tmp_path_factory.mktemp("interpreter"), interrupt_grace=0.5)
+    settings = Settings(home=tmp_path_factory.mktemp("interpreter"), interrupt_grace=2.0)
     async with Interpreter(settings) as interpreter:
         yield interpreter
 

@@ -7,7 +7,7 @@ import base64
 import time
 
 import pytest
-from asking import Shell, shell_of
+from asking import Python, Shell, shell_of
 
 from interpreter.errors import (
     ExecutionMismatch,
@@ -367,3 +367,11 @@ async def test_the_first_byte_comes_at_once(session: Session) -> None:
             break
     assert time.monotonic() - started < 0.5
     await execution.cancel()
+
+
+async def test_a_sandbox_without_network_says_so(shell: Shell, python: Python) -> None:
+    result = await shell("git ls-remote https://example.org/x")
+    assert [notice.code for notice in result.notices] == ["network_none"]
+    code = "import socket; socket.getaddrinfo('example.org', 443)"
+    assert [notice.code for notice in (await python(code)).notices] == ["network_none"]
+    assert (await shell("cat /no/such")).notices == []

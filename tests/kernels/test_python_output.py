@@ -195,6 +195,12 @@ async def test_forged_messages_end_nothing(kernel: Kernel) -> None:
     assert len(ran.output.outputs()) == 1
 
 
+async def test_what_is_too_long_for_a_message_leaves_a_sentence(kernel: Kernel) -> None:
+    code = "display({'text/plain': 'x', 'text/html': 'y' * 120_000_000}, raw=True)"
+    [output] = (await run(kernel, code)).output.outputs()
+    assert "bytes left out" in output["data"]["text/plain"]
+
+
 async def test_input_is_an_error_at_once(kernel: Kernel) -> None:
     assert (await run(kernel, "input('name?')")).ename == "StdinNotImplementedError"
     assert (await run(kernel, "import sys; sys.stdin.read()")).text == "''"

@@ -191,8 +191,8 @@ async def test_a_context_is_a_notebook(sandbox: AsyncSandbox) -> None:
 
 
 async def test_what_runs_is_in_it_as_far_as_it_is(sandbox: AsyncSandbox) -> None:
-    context = await sandbox.create_code_context(id="running")
-    detached = await context._calls.run_code_detached(
+    await sandbox.create_code_context(id="running")
+    detached = await sandbox.run_code_detached(
         "print('begun', flush=True); import time; time.sleep(600)", context="running"
     )
     async for event in sandbox.stream_execution(detached.id):
