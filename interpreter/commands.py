@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -228,7 +227,7 @@ def stdin_bytes(request: Exec) -> bytes | None:
         return request.stdin.encode()
     try:
         return base64.b64decode(request.stdin, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:
         raise InvalidRequest(f"expected `stdin` in base64, as `encoding` says: {error}") from error
 
 

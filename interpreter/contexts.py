@@ -37,6 +37,7 @@ from interpreter.recording import CodeRecording, event_data
 from interpreter.settings import Settings
 from interpreter.sharing import Alone, Overlay, OwnKernel, PartnerKernel, Ran, Sharing
 from kernels import messages
+from kernels.errors import KernelFailed
 from kernels.kernel import Death, Kernel
 from kernels.specs import PYTHON, KernelLanguage, KernelPaths
 
@@ -251,15 +252,22 @@ class Context:
         if running.done():
             return None, False
         early: Early = "stopped" if execution.stop.done() else "timeout"
-        with suppress(NotReady):
-            await kernel.interrupt()
-        await asyncio.wait({running}, timeout=self._settings.interrupt_grace)
+        await self._interrupt(kernel, running)
         harder = not running.done()
         if harder:
             kernel.kill()
         await self._sweep(since)
         await asyncio.wait({running})
         return early, harder
+
+    async def _interrupt(self, kernel: Kernel, running: asyncio.Future[Ran]) -> None:
+        """Repeated, since a cell that is just being started may miss the first."""
+        for share in (0.25, 0.35, 0.4):
+            with suppress(KernelFailed):
+                await kernel.interrupt()
+            await asyncio.wait({running}, timeout=self._settings.interrupt_grace * share)
+            if running.done():
+                return
 
     async def _sweep(self, since: int) -> None:
         """End what the cell started, wherever it went; what earlier cells started lives."""

@@ -15,7 +15,7 @@ from nbformat import NotebookNode
 from interpreter.errors import CellshellError
 from interpreter.models import CodeResult
 
-MAX_BYTES = 64 * 1024 * 1024
+MAX_BYTES = 32 * 1024 * 1024
 """Sources and outputs of one notebook; what goes beyond is left out, and the notebook says so."""
 DEEPEST = 100
 """Nesting of JSON outputs beyond it is cut off: readers of notebooks are recursive."""

@@ -180,12 +180,10 @@ class Kernel(IPythonKernel):
             self._reply_with(error, stream, ident, parent)
 
     async def do_execute(self, *args: Any, **options: Any) -> dict[str, Any]:
-        self._stdout.patient = self._stderr.patient = True
         try:
             content: dict[str, Any] = await super().do_execute(*args, **options)
             return content
         finally:
-            self._stdout.patient = self._stderr.patient = False
             self._take_back_streams()
 
     def init_metadata(self, parent: Any) -> dict[str, Any]:
@@ -331,8 +329,9 @@ def start(connection_file: str, page: str | None, private: Mapping[str, Any]) ->
     settings.HistoryManager.enabled = False
     settings.Session.digest_history_size = 0
     settings.InteractiveShellApp.exec_PYTHONSTARTUP = False
-    kernelapp.IOPubThread = python_streams.Publisher
     app = App.instance(config=settings, connection_file=connection_file)
+    publisher = partial(python_streams.Publisher, interrupts=app.interrupts)
+    kernelapp.IOPubThread = publisher
     app.initialize([])
     app.session.pack = partial(_pack, pack=app.session.pack)
     app.session.serialize = SmallMessages(app.session)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -139,8 +140,10 @@ async def test_executions_remember_where_they_come_from(tmp_path: Path) -> None:
         request = RunCode(code=f"# {number}\n'ä'", id=f"run-{number}")
         executions.begin("code", "s", request, context)
     executions.begin("exec", "s", Exec(command="ls"))
-    for execution in reversed(executions.running()):  # the journals' times are in another order
+    for number, execution in enumerate(executions.running()):
         execution.fail(NotReady("ended"))
+        late = 10**9 - number  # as if they had ended in another order
+        os.utime(tmp_path / "executions" / execution.id, (late, late))
     restored = Executions(tmp_path / "executions", Settings(home=tmp_path))
     for found in (executions, restored):
         assert [each.id for each in found.of_context("s", "one")] == ["run-0", "run-2"]
