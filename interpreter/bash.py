@@ -40,10 +40,15 @@ FIRST = "PS1= PS2=; POSIXLY_CORRECT=y; \\set +o history; \\unset HISTFILE POSIXL
 
 
 def report(path: str) -> str:
-    """Writes status, options, directory and all exported variables to the report pipe."""
+    """Writes status, options, directory and all exported variables to the report pipe.
+
+    A shell whose user has made our one variable read-only, or an integer, could never report again:
+    it exits instead. `case` leaves `$?` as it is.
+    """
     return (
+        "case ${POSIXLY_CORRECT+${POSIXLY_CORRECT@a}} in *[!x]*) \\exit;; *) "
         'POSIXLY_CORRECT="${POSIXLY_CORRECT-}:$?:$-:$BASHOPTS:${PWD-}"; \\export POSIXLY_CORRECT; '
-        f"\\export -p >{path}; \\unset POSIXLY_CORRECT"
+        f"\\export -p >{path}; \\unset POSIXLY_CORRECT;; esac"
     )
 
 

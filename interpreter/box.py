@@ -19,7 +19,7 @@ from interpreter.errors import NotReady
 from interpreter.walls import BoxPaths, BoxPlan
 
 Stdio = Literal["null", "pipe"] | int
-START_TIMEOUT = 20.0
+START_TIMEOUT = END_TIMEOUT = 20.0
 
 
 class BoxProcess:
@@ -268,10 +268,11 @@ class Box:
         self.control.close()
 
     async def _end_unconfined(self) -> None:
-        root = self.host_pid
-        with suppress(ConnectionError):
-            while await self.kill_tree([root], signal.SIGKILL, but=[root]):
-                continue
+        """No pid namespace ends here: init, told to end, ends everything below it."""
+        with suppress(ProcessLookupError, TimeoutError):
+            os.kill(self.host_pid, signal.SIGTERM)
+            async with asyncio.timeout(END_TIMEOUT):
+                await asyncio.shield(self.ended)
 
     def forget(self, pid: int) -> None:
         self._exits.pop(pid, None)

@@ -20,6 +20,7 @@ from interpreter.recording import CommandRecording
 from interpreter.settings import Settings
 from interpreter.sharing import missing_cwd
 from interpreter.shell import Command, Ended, Shell
+from kernels.errors import CellshellError
 
 
 class Commands:
@@ -75,10 +76,13 @@ class Commands:
         execution.partial = result
         self.lane.submit(execution, job, lambda: execution.finish(result(cancelled=True)))
 
-    async def close(self) -> None:
-        """End the shell and what runs in it; the callers get SessionDeleted."""
+    async def close(self, reason: CellshellError) -> None:
+        """End the shell and what runs in it at once; the callers get `reason`."""
         self._deleted = True
-        await self.lane.close(SessionDeleted(f"session {self._session!r} was deleted"))
+        self.lane.stop_all(reason)
+        if self._shell is not None:
+            await self._shell.kill()
+        await self.lane.close(reason)
         shell, self._shell = self._shell, None
         if shell is not None:
             await shell.close()

@@ -15,7 +15,7 @@ import zmq
 
 from interpreter.box import Box
 from interpreter.environment import Environment
-from interpreter.errors import ContextDeleted, NotReady
+from interpreter.errors import ContextDeleted
 from interpreter.events import now
 from interpreter.executions import Execution
 from interpreter.hints import no_network
@@ -37,7 +37,7 @@ from interpreter.recording import CodeRecording, event_data
 from interpreter.settings import Settings
 from interpreter.sharing import Alone, Overlay, OwnKernel, PartnerKernel, Ran, Sharing
 from kernels import messages
-from kernels.errors import KernelFailed
+from kernels.errors import CellshellError, KernelFailed
 from kernels.kernel import Death, Kernel
 from kernels.specs import PYTHON, KernelLanguage, KernelPaths
 
@@ -148,7 +148,12 @@ class Context:
 
     async def restart(self) -> ContextInfo:
         """A fresh kernel; what ran or waited is interrupted."""
-        self.lane.stop_all(NotReady("the context was restarted"))
+        running = self.lane.running
+        self.lane.stop_all(None)
+        if self._kernel is not None:
+            self._kernel.kill()
+        if running is not None:
+            await asyncio.shield(running.ended)
         await self._discard()
         self._lost = None
         await self._ready()
@@ -173,14 +178,14 @@ class Context:
             for variable in await kernel.variables()
         ]
 
-    async def close(self) -> None:
-        """End the kernel and what runs in it."""
+    async def close(self, reason: CellshellError | None = None) -> None:
+        """End the kernel at once; whoever waits for a run gets `reason`."""
         self._deleted = True
-        deleted = ContextDeleted(f"context {self.id!r} was deleted")
-        self.lane.stop_all(deleted)
+        reason = reason or ContextDeleted(f"context {self.id!r} was deleted")
+        self.lane.stop_all(reason)
         if self._kernel is not None:
             self._kernel.kill()
-        await self.lane.close(deleted)
+        await self.lane.close(reason)
         await self._discard()
 
     # Running

@@ -26,8 +26,8 @@ from interpreter.errors import (
 )
 from interpreter.events import now
 from interpreter.models import AllowList, CreateSandbox, Health, Isolation, Language
-from interpreter.premises import remove_tree
 from interpreter.registry import Registry
+from interpreter.removal import remove_tree
 from interpreter.sandboxes import Sandbox
 from interpreter.settings import Settings
 from kernels.specs import Languages, find_deno
@@ -43,6 +43,7 @@ class Interpreter:
         self.languages_here = Languages(deno=find_deno())
         self._isolation = Isolation(tier="none", reason="not started")
         self._sandboxes: dict[str, Sandbox] = {}
+        self._removals: dict[str, asyncio.Task[None]] = {}
         self._zmq: zmq.Context[Any] = zmq.Context()
         self._registry: Registry
         self._lock = -1
@@ -69,6 +70,7 @@ class Interpreter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        await asyncio.gather(*self._removals.values(), return_exceptions=True)
         await asyncio.gather(*(sandbox.close() for sandbox in self._sandboxes.values()))
         self._registry.close()
         self._zmq.destroy(linger=0)
@@ -78,12 +80,14 @@ class Interpreter:
     async def create_sandbox(self, request: CreateSandbox) -> Sandbox:
         """Raises SandboxExists, AtCapacity, LimitUnsupported, NetworkUnsupported, NotReady."""
         id = request.id or f"sandbox-{secrets.token_hex(5)}"
+        await self._removed(id)
         if id in self._sandboxes:
             raise SandboxExists(f"there is a sandbox {id!r} already: use PUT to get or create it")
         return await self._create(id, request)
 
     async def ensure_sandbox(self, id: str, request: CreateSandbox) -> tuple[Sandbox, bool]:
         """The sandbox, and whether this call made it."""
+        await self._removed(id)
         sandbox = self._sandboxes.get(id)
         if sandbox is None:
             return await self._create(id, request), True
@@ -100,10 +104,18 @@ class Interpreter:
         return list(self._sandboxes.values())
 
     async def delete_sandbox(self, id: str) -> None:
+        """A new one of the same id is made after the old one's files are gone."""
         sandbox = self.sandbox(id)
         del self._sandboxes[id]
         self._registry.remove_sandbox(id)
-        await sandbox.destroy()
+        removal = self._removals[id] = asyncio.create_task(sandbox.destroy())
+        removal.add_done_callback(lambda _: self._removals.pop(id, None))
+        await asyncio.shield(removal)
+
+    async def _removed(self, id: str) -> None:
+        """Until nothing is left of a sandbox of that name that is being deleted."""
+        while removal := self._removals.get(id):
+            await asyncio.wait({removal})
 
     def health(self) -> Health:
         return Health(ok=True, status="running", version=VERSION, isolation=self._isolation)
@@ -162,9 +174,11 @@ class Interpreter:
 
 def _check_supported(request: CreateSandbox) -> None:
     wanted = [name for name, value in request.limits.model_dump().items() if value is not None]
+    if request.idle_timeout is not None:
+        wanted.append("idle_timeout")
     if wanted:
         raise LimitUnsupported(
-            f"{', '.join(wanted)} cannot be enforced by this version: leave `limits` out"
+            f"{', '.join(wanted)} cannot be enforced by this version: leave it out"
         )
     if isinstance(request.network, AllowList):
         raise NetworkUnsupported(

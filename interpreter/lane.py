@@ -46,8 +46,12 @@ class Lane:
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._work())
 
-    def stop_all(self, reason: CellshellError) -> None:
-        """End what runs and what waits; their callers get `reason`."""
+    @property
+    def running(self) -> Execution | None:
+        return self._running
+
+    def stop_all(self, reason: CellshellError | None) -> None:
+        """End what runs and what waits; their callers get `reason`, or a result that says so."""
         for execution, _ in list(self._waiting):
             execution.end_early(reason)
         if self._running is not None:

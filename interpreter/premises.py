@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
-import stat
-from collections.abc import Callable
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
 from interpreter import bash, python_environment
 from interpreter.box import Box
@@ -133,21 +129,3 @@ class Premises:
             tmp_bytes=settings.tmp_bytes,
             shm_bytes=settings.shm_bytes,
         )
-
-
-def remove_tree(path: Path) -> None:
-    """All of it, also what its owner may not enter."""
-
-    def allow(remove: Callable[[str], Any], name: str, _: Any) -> None:
-        parent = os.path.dirname(name)
-        for place in (parent, name):
-            with suppress(OSError):
-                if stat.S_ISDIR(os.lstat(place).st_mode):
-                    os.chmod(place, 0o700)
-        with suppress(OSError):
-            if os.path.isdir(name) and not os.path.islink(name):
-                shutil.rmtree(name)
-            else:
-                os.unlink(name)
-
-    shutil.rmtree(path, onerror=allow)

@@ -16,17 +16,20 @@ from interpreter.environment import Environment
 from interpreter.errors import (
     InvalidCwd,
     InvalidRequest,
+    NotReady,
     SandboxDeleted,
     SessionExists,
     SessionNotFound,
 )
 from interpreter.events import now
 from interpreter.executions import Executions
+from interpreter.file_errors import os_refusal
 from interpreter.models import CreateSandbox, CreateSession, Isolation, SandboxInfo
 from interpreter.ports import ListeningPort, listening
-from interpreter.premises import PROXY_PORT, Premises, remove_tree
+from interpreter.premises import PROXY_PORT, Premises
 from interpreter.processes import Processes
 from interpreter.registry import Registry
+from interpreter.removal import remove_tree
 from interpreter.sessions import Session, Surroundings
 from interpreter.settings import Settings
 from interpreter.walls import INSIDE
@@ -228,8 +231,8 @@ class Sandbox:
         self._deleted = True
         async with self._starting:
             self.processes.close()
-            for session in self._sessions.values():
-                await session.close()
+            reason = NotReady("the service is stopping: call again when it has started")
+            await asyncio.gather(*(session.close(reason) for session in self._sessions.values()))
             await self._worker.close()
             if self._box is not None:
                 await self._leave_box(self._box)
@@ -286,16 +289,22 @@ class Sandbox:
             self._sessions[id] = session
 
     async def _session_directory(self, cwd: str) -> str:
-        workspace = self._plan.paths.workspace
+        workspace, home = self._plan.paths.workspace, self._plan.paths.home
+        if cwd == "~" or cwd.startswith("~/"):
+            cwd = home + cwd[1:]
         path = posixpath.normpath(posixpath.join(workspace, cwd))
-        for known, actual in ((INSIDE.workspace, workspace), (INSIDE.home, self._plan.paths.home)):
+        for known, actual in ((INSIDE.workspace, workspace), (INSIDE.home, home)):
             if path == known or path.startswith(known + "/"):
                 path = actual + path[len(known) :]
         box = await self.box()
         create = path.startswith(workspace + "/")
-        with suppress(PermissionError, NotADirectoryError, FileExistsError):
+        try:
             if await box.directory(path, create=create) == path:
                 return path
+        except OSError as error:
+            refused = os_refusal(error, path)
+            if refused.status == 503:
+                raise refused from error
         raise InvalidCwd(
             f"expected `cwd` to be a directory that can be entered, got {cwd!r}: a missing one is "
             "created only inside /workspace",

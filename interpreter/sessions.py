@@ -45,6 +45,7 @@ from interpreter.sharing import Overlay
 from interpreter.terminals import Terminals
 from interpreter.walls import INSIDE, BoxPaths
 from interpreter.worker import Worker
+from kernels.errors import CellshellError
 from kernels.specs import KernelLanguage, KernelPaths, Languages
 
 
@@ -206,19 +207,16 @@ class Session:
             self.environment.retract(self._page)
         self._page = self.environment.publish(box.host_run / "env" / self.id)
 
-    async def close(self) -> None:
-        """End everything that runs here; callers get SessionDeleted."""
+    async def close(self, reason: CellshellError | None = None) -> None:
+        """End everything that runs here at once; callers get `reason`."""
+        reason = reason or SessionDeleted(f"session {self.id!r} was deleted")
         self._deleted = True
         self._unsubscribe()
         contexts, self._contexts = list(self._contexts.values()), {}
-        for context in contexts:
-            reason = SessionDeleted(f"session {self.id!r} was deleted")
-            context.lane.stop_all(reason)
         await asyncio.gather(
-            self._commands.close(),
+            self._commands.close(reason),
             self.terminals.end(),
-            *(context.close() for context in contexts),
-            return_exceptions=False,
+            *(context.close(reason) for context in contexts),
         )
         if self._page is not None:
             self.environment.retract(self._page)

@@ -105,12 +105,15 @@ class Shell:
             self._settle(outputs)
         return self._ended(how, harder)
 
-    async def close(self) -> None:
-        """End the shell and what it started."""
+    async def kill(self) -> None:
+        """End the shell and what it started, at once."""
         if self.alive:
             with suppress(ConnectionError):
                 await self._sweep([], shell_too=True)
                 await self._process.wait()
+
+    async def close(self) -> None:
+        await self.kill()
         self._loop.remove_reader(self._report)
         for fd in (self._script, self._report, self._command):
             os.close(fd)

@@ -23,7 +23,13 @@ from live_service import ROOT, environment, serve
 
 from interpreter import errors
 
-DOCUMENTS = ("README.md", "docs/quickstart.md", "docs/client.md", "docs/command.md")
+DOCUMENTS = (
+    "README.md",
+    "docs/quickstart.md",
+    "docs/client.md",
+    "docs/command.md",
+    "docs/environment.md",
+)
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.DOTALL | re.MULTILINE)
 ADDRESS = "http://127.0.0.1:8000"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections import deque
 
 
@@ -39,3 +40,21 @@ def descendants(roots: list[int], spare: set[int], but: set[int]) -> list[int]:
         seen.update(below)
         queue.extend(below)
     return found
+
+
+def end_all() -> None:
+    """Kill every descendant. They are stopped first: what is stopped cannot fork."""
+    me = os.getpid()
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        reached: set[int] = set()
+        while found := set(descendants([me], set(), {me})) - reached:
+            signal_all(list(found), number)
+            reached |= found
+
+
+def signal_all(pids: list[int], number: int) -> None:
+    for pid in pids:
+        try:
+            os.kill(pid, number)
+        except (ProcessLookupError, PermissionError):
+            continue  # over already, or turned into another user by a setuid program

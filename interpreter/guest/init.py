@@ -30,7 +30,7 @@ from typing import Any
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from channel import Channel, close_all  # type: ignore[import-not-found]
-from family import descendants  # type: ignore[import-not-found]
+from family import descendants, end_all, signal_all  # type: ignore[import-not-found]
 
 VERSION = 1
 ORPHAN_TIMEOUT = 24 * 3600
@@ -62,6 +62,7 @@ class Init:
         self.kept: dict[int, dict[str, int]] = {}
         self.exits: dict[int, int] = {}
         self.orphaned_at = time.monotonic()
+        self.ended = False
 
     # The loop
 
@@ -80,8 +81,12 @@ class Init:
                 self.talk(ready[self.channel.socket.fileno()])
             if self.listener.fileno() in ready:
                 self.accept()
-            if not self.channel and time.monotonic() - self.orphaned_at > ORPHAN_TIMEOUT:
+            orphaned = not self.channel and time.monotonic() - self.orphaned_at > ORPHAN_TIMEOUT
+            if orphaned or self.ended:
                 return
+
+    def end(self, *_: object) -> None:
+        self.ended = True
 
     def poll(self, wake: int) -> dict[int, int]:
         poll = select.poll()
@@ -352,11 +357,7 @@ class Init:
 
     def do_kill_tree(self, request: Request, fds: list[int]) -> Answer:
         found = descendants(request["roots"], set(request["spare"]), set(request["but"]))
-        for pid in found:
-            try:
-                os.kill(pid, request["signal"])
-            except ProcessLookupError:
-                continue
+        signal_all(found, request["signal"])
         return found, []
 
 
@@ -386,12 +387,13 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
+    init = Init(listener, run)
+    if os.getpid() != 1:
+        signal.signal(signal.SIGTERM, init.end)
     try:
-        Init(listener, run).serve()
+        init.serve()
     finally:
-        if os.getpid() != 1:
-            for pid in descendants([os.getpid()], set(), {os.getpid()}):
-                os.kill(pid, signal.SIGKILL)
+        end_all()  # without a pid namespace, nothing else would
 
 
 if __name__ == "__main__":

@@ -330,7 +330,7 @@ def start(connection_file: str, page: str | None, private: Mapping[str, Any]) ->
     settings.Session.digest_history_size = 0
     settings.InteractiveShellApp.exec_PYTHONSTARTUP = False
     app = App.instance(config=settings, connection_file=connection_file)
-    publisher = partial(python_streams.Publisher, interrupts=app.interrupts)
+    publisher: Any = partial(python_streams.Publisher, interrupts=app.interrupts)
     kernelapp.IOPubThread = publisher
     app.initialize([])
     app.session.pack = partial(_pack, pack=app.session.pack)

@@ -57,15 +57,15 @@ class Publisher(IOPubThread):
         super().__init__(*args, **options)
         os.register_at_fork(after_in_child=self._forget)
 
-    def send_multipart(self, frames: Sequence[Any], *args: Any, **options: Any) -> None:
+    def send_multipart(self, *args: Any, **kwargs: Any) -> None:
         with self._interrupts.hold(), self._sending:
-            self._really_send(frames, *args, **options)
+            self._really_send(*args, **kwargs)
 
-    def _really_send(self, frames: Sequence[Any], *args: Any, **options: Any) -> None:
+    def _really_send(self, msg: Sequence[Any], *args: Any, **kwargs: Any) -> None:
         if self._check_mp_mode():  # a forked child
-            super()._really_send(frames, *args, **options)
+            super()._really_send(msg, *args, **kwargs)
         elif not self.closed:
-            _send_whole(self.socket, frames, copy=options.get("copy", True))
+            _send_whole(self.socket, msg, copy=kwargs.get("copy", True))
 
     def _forget(self) -> None:
         self._sending = threading.RLock()
