@@ -62,11 +62,13 @@ class Context:
         private: Overlay,
         take_notices: Callable[[], list[Notice]],
         network: bool,
+        created_at: str | None = None,
     ) -> None:
         self.id = id
         self.session = session
         self.language = language
-        self.created_at = self.last_activity = now()
+        self.last_activity = now()
+        self.created_at = created_at or self.last_activity
         self.lane = Lane(f"context {id!r}", settings.queue_length)
         self._environment = environment
         self._get_box = get_box
@@ -106,7 +108,8 @@ class Context:
     def document(self) -> dict[str, Any]:
         """What brings the context back after the service was restarted."""
         private = {"env": dict(self._private.env), "cwd": self._private.cwd}
-        return {"id": self.id, "language": self.language.name, **private}
+        created = {"created_at": self.created_at}
+        return {"id": self.id, "language": self.language.name, **private, **created}
 
     async def start(self) -> None:
         """Have the kernel up. Raises NotReady (KernelFailed) when it does not come up."""

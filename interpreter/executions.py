@@ -57,6 +57,8 @@ class Execution:
         self._number = 0
         self._late = 0
         self._result: Result | None = None
+        self._large = False
+        self._waiting = 0
         self._error: CellshellError | None = None
         if source is not None:
             journal.append(pack("meta", 0, kind, {**origin.asdict(), "source": source}))
@@ -102,11 +104,12 @@ class Execution:
             return
         self._number += 1
         done = result.model_dump(mode="json", exclude=DONE_EXCLUDES[type(result)])
-        whole = result.model_dump(mode="json", exclude={"state"})
+        whole = pack("result", 0, "", result.model_dump(mode="json", exclude={"state"}))
         self._end()
-        self._write(pack("event", self._number, "done", done), pack("result", 0, "", whole))
-        self._result = result
+        self._write(pack("event", self._number, "done", done), whole)
+        self._result, self._large = result, len(whole) > SMALL
         self._close()
+        self._shed()
 
     def fail(self, error: CellshellError) -> None:
         """End with an error instead of a result."""
@@ -144,10 +147,15 @@ class Execution:
 
     async def result(self) -> Result:
         """What it came to, once it has ended. Raises what ended it instead."""
-        await asyncio.shield(self.ended)
-        if self._error is not None:
-            raise self._error
-        return self._result or self._read_result()
+        self._waiting += 1
+        try:
+            await asyncio.shield(self.ended)
+            if self._error is not None:
+                raise self._error
+            return self._result or self._read_result()
+        finally:
+            self._waiting -= 1
+            self._shed()
 
     def snapshot(self) -> Result:
         """The result so far, with `state`."""
@@ -179,14 +187,10 @@ class Execution:
         if not self.stop.done():
             self.stop.set_result(None)
 
-    def shed(self) -> None:
-        """Keep a large result in the journal alone."""
-        if self._result is not None and self._size > SMALL:
+    def _shed(self) -> None:
+        """A large result stays in the journal alone, once those who waited for it have it."""
+        if self._large and not self._waiting:
             self._result = None
-
-    @property
-    def _size(self) -> int:
-        return self._path.stat().st_size if self._path.exists() else 0
 
     def forget(self) -> None:
         self._path.unlink(missing_ok=True)
@@ -344,7 +348,6 @@ class Executions:
             if execution.ended_at is None:
                 continue
             if excess <= 0 and now - execution.ended_at < settings.kept_seconds:
-                execution.shed()
                 break
             excess -= 1
             del self._executions[execution.id]

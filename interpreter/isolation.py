@@ -22,6 +22,11 @@ REMEDIES = {
     "profile with `userns,`, or set kernel.apparmor_restrict_unprivileged_userns=0",
     "Failed RTM_NEWADDR": "AppArmor restricts user namespaces: give bwrap a profile with "
     "`userns,`, or set kernel.apparmor_restrict_unprivileged_userns=0",
+    "unshare: Operation not permitted": "root has no CAP_SYS_ADMIN here: run the service outside of "
+    "a container, give that container --privileged, or run the service as another user",
+    "Can't mount proc": "the container masks parts of /proc: give it --security-opt "
+    "systempaths=unconfined, or run the service outside of it",
+    "Unknown option": "bubblewrap 0.8 or newer is needed",
     "nesting depth": "user namespaces are used up: raise /proc/sys/user/max_user_namespaces",
 }
 
@@ -70,8 +75,20 @@ async def _bwrap_fails(settings: Settings) -> str | None:
 
 
 def box_uid(settings: Settings, number: int) -> int | None:
-    """A uid of its own for each sandbox, where the service may choose."""
-    return settings.uid_base + number if os.geteuid() == 0 else None
+    """A uid of its own for each sandbox, where the service may choose.
+
+    Root in a rootless container has few uids: there all boxes have the service's own.
+    """
+    uid = settings.uid_base + number
+    return uid if os.geteuid() == 0 and _is_mapped(uid) else None
+
+
+def _is_mapped(uid: int) -> bool:
+    for line in Path("/proc/self/uid_map").read_text().splitlines():
+        first, _, count = map(int, line.split())
+        if first <= uid < first + count:
+            return True
+    return False
 
 
 def _with_remedy(message: str) -> str:

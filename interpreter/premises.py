@@ -58,8 +58,11 @@ class Premises:
         return box
 
     async def connect(self, box: Box, stack: AsyncExitStack) -> None:
-        """Give the box its network: a proxy of ours that listens inside."""
-        if self._network != "open":
+        """Give the box its network: a proxy of ours that listens inside.
+
+        Without walls it has the machine's own, and our port would be everybody's.
+        """
+        if self._network != "open" or not self._confined:
             return
         passed = operator_passthrough(os.environ)
         upstream = self._settings.egress_upstream
@@ -82,11 +85,13 @@ class Premises:
             "SHELL": "/bin/bash",
             "LANG": "C.UTF-8",
             "VIRTUAL_ENV": f"{home}/.venv",
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
             "PATH": f"{home}/.venv/bin:{home}/.local/bin:/usr/local/sbin:/usr/local/bin:"
             "/usr/sbin:/usr/bin:/sbin:/bin",
         }
         if self._network == "open":
-            variables |= operator_passthrough(os.environ) | proxy_environment(PROXY_PORT)
+            variables |= operator_passthrough(os.environ)
+            variables |= proxy_environment(PROXY_PORT) if self._confined else {}
         return variables
 
     def kernel_paths(self, box: Box) -> KernelPaths:

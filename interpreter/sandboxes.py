@@ -86,7 +86,7 @@ class Sandbox:
         self._worker = Worker(self.box)
         self._around = Surroundings(
             sandbox=id,
-            network=request.network != "none",
+            network=request.network != "none" or not self._plan.confined,
             settings=settings,
             executions=self.executions,
             get_box=self.box,
@@ -224,7 +224,9 @@ class Sandbox:
 
     async def ports(self) -> list[ListeningPort]:
         """What listens in the box, by its kernel's own tables: no process there is asked."""
-        return listening((await self.box()).host_pid, hidden=(PROXY_PORT,))
+        found = listening((await self.box()).host_pid, hidden=(PROXY_PORT,))
+        # Without walls these are the ports of the whole machine.
+        return [port for port in found if self._plan.confined or port.pid is not None]
 
     async def close(self) -> None:
         """End the box; files, environments and records stay."""

@@ -228,7 +228,8 @@ class Session:
             with suppress(LanguageUnknown, LanguageUnavailable):
                 language = self._around.languages.find(document["language"])
                 private = Overlay(document["env"], document["cwd"])
-                self._add_context(document["id"], language, private)
+                created_at = document.get("created_at")
+                self._add_context(document["id"], language, private, created_at)
 
     def tell(self, code: str, message: str) -> None:
         """A notice for the next result."""
@@ -263,7 +264,13 @@ class Session:
             language.name, language, Overlay()
         )
 
-    def _add_context(self, id: str, language: KernelLanguage, private: Overlay) -> Context:
+    def _add_context(
+        self,
+        id: str,
+        language: KernelLanguage,
+        private: Overlay,
+        created_at: str | None = None,
+    ) -> Context:
         context = self._contexts[id] = Context(
             id,
             self.id,
@@ -276,6 +283,7 @@ class Session:
             private=private,
             take_notices=self._take_notices,
             network=self._around.network,
+            created_at=created_at,
         )
         self._save()
         return context

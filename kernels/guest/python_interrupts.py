@@ -9,7 +9,7 @@ import asyncio
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import CodeType, FrameType
 from typing import Any
@@ -26,9 +26,13 @@ class Interrupts:
         self._interruptible = interruptible
         self._main = threading.get_ident()
         self._held = 0
+        self._cancelling: Callable[[int, FrameType | None], None] | None = None
         self.pending = False
+        self._seen = 0
+        self._cells = 0
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
+        self._seen += 1
         if self._held or not self._in_user_code(frame):
             self.pending = True
             return
@@ -36,6 +40,8 @@ class Interrupts:
         raise KeyboardInterrupt
 
     def install(self) -> Any:
+        """For the cell that begins."""
+        self._cells += 1
         self.pending = False
         return signal.signal(signal.SIGINT, self)
 
@@ -45,16 +51,34 @@ class Interrupts:
         loop = asyncio.get_running_loop()
 
         def handle(signum: int, frame: FrameType | None) -> None:
+            self._seen += 1
             if self._held or self._in_user_code(frame):
                 self(signum, frame)
             else:
                 loop.call_soon_threadsafe(task.cancel)
 
         saved = signal.signal(signal.SIGINT, handle)
+        self._cancelling = handle
         try:
             yield
         finally:
+            self._cancelling = None
             signal.signal(signal.SIGINT, saved)
+
+    def situation(self) -> tuple[int, int] | None:
+        """The cell that can be interrupted and what it has seen; None: there is none."""
+        handler = signal.getsignal(signal.SIGINT)
+        return (self._cells, self._seen) if handler in (self, self._cancelling) else None
+
+    def insist(self, before: tuple[int, int]) -> bool:
+        """In another thread: signal again, if nothing has come of it. Whether it did.
+
+        A signal between Python's last look for one and a system call does not end that call.
+        """
+        if self.situation() != before:
+            return False
+        signal.pthread_kill(self._main, signal.SIGINT)
+        return True
 
     def take(self) -> bool:
         """Whether an interrupt came that was not raised yet."""

@@ -72,6 +72,8 @@ else:
 
 MAX_MESSAGE_BYTES = 100 * 1024 * 1024
 CHUNK = 1024 * 1024
+INSIST_SECONDS = 0.05
+INSISTENCE = 20
 SEND_QUEUE = 100_000
 """Messages that wait in this process for a service that is slow; ZeroMQ drops beyond it."""
 FEATURE = "cellshell"
@@ -159,6 +161,20 @@ class Kernel(IPythonKernel):
 
     def pre_handler_hook(self) -> None:
         self.saved_sigint_handler = self.interrupts.install()
+
+    def _send_interrupt_children(self) -> None:
+        situation = self.interrupts.situation()
+        super()._send_interrupt_children()
+        if situation is not None:
+            self._insist(situation, INSISTENCE)
+
+    def _insist(self, situation: tuple[int, int], times: int) -> None:
+        def again() -> None:
+            if self.interrupts.insist(situation):
+                self._insist(situation, times - 1)
+
+        if times:
+            self.control_thread.io_loop.call_later(INSIST_SECONDS, again)
 
     def _cancel_on_sigint(self, future: Any) -> Any:
         return self.interrupts.cancelling(future)

@@ -246,3 +246,16 @@ async def test_another_language_says_so(client: AsyncClient, sandbox: AsyncSandb
     notebook = await fetch(sandbox, "typescript")
     assert notebook.metadata.language_info.name == "typescript"
     assert notebook.cells[0].outputs[0].data["text/plain"] == "42"
+
+
+async def test_the_history_outlives_the_service(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, kernel_environment=Settings().python_home)
+    for turn in range(2):
+        async with AsyncClient.local(settings) as client:
+            sandbox = await client.get_sandbox("kept")
+            await sandbox.run_code(f"'turn {turn}'")
+            cells = (await fetch(sandbox, "python")).cells
+            if turn:
+                await sandbox.destroy()
+    assert [cell.source for cell in cells] == ["'turn 0'", "'turn 1'"]
+    assert cells[0].outputs[0].data["text/plain"] == "'turn 0'"

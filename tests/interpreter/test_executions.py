@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from interpreter.errors import ExecutionForgotten, ExecutionNotFound, NotReady
+from interpreter.executions import Executions
+from interpreter.models import Exec, ExecResult
+from interpreter.settings import Settings
+
+
+def executions(path: Path, **options: int) -> Executions:
+    return Executions(path / "executions", Settings(home=path, **options))  # type: ignore[arg-type]
+
+
+def result(id: str, stdout: str = "") -> ExecResult:
+    return ExecResult(id=id, command="c", exit_code=0, stdout=stdout, duration=0.1, cwd="/")
+
+
+async def test_records_outlive_the_service(tmp_path: Path) -> None:
+    first = executions(tmp_path)
+    done = first.begin("exec", "s", Exec(command="c", id="done"))
+    done.start({})
+    done.emit("stdout", {"data": "x"})
+    done.finish(result("done", "x"))
+    cut = first.begin("exec", "s", Exec(command="c", id="cut"))
+    cut.start({})
+
+    second = executions(tmp_path)
+    assert (await second.get("done").result()).stdout == "x"
+    names = [event.name async for event in second.get("done").events()]
+    assert names == ["started", "stdout", "done"]
+    with pytest.raises(NotReady):
+        await second.get("cut").result()
+    assert [event.name async for event in second.get("cut").events()] == ["started", "error"]
+
+
+async def test_the_oldest_are_forgotten_and_their_ids_stay_used(tmp_path: Path) -> None:
+    some = executions(tmp_path, kept_executions=3)
+    for number in range(5):
+        execution = some.begin("exec", "s", Exec(command="c", id=f"e{number}"))
+        execution.finish(result(execution.id))
+    assert len(some) == 3
+    with pytest.raises(ExecutionForgotten):
+        some.get("e0")
+    with pytest.raises(ExecutionForgotten):
+        some.begin("exec", "s", Exec(command="c", id="e0"))
+    with pytest.raises(ExecutionNotFound):
+        some.get("never")
+    assert len(list((tmp_path / "executions").iterdir())) == 3
+
+
+async def test_a_large_result_is_read_from_its_record(tmp_path: Path) -> None:
+    execution = executions(tmp_path).begin("exec", "s", Exec(command="c"))
+    execution.finish(result(execution.id, "x" * 1_000_000))
+    assert execution._result is None
+    assert len((await execution.result()).stdout) == 1_000_000
+
+
+async def test_late_output_is_added_and_bounded(tmp_path: Path) -> None:
+    execution = executions(tmp_path).begin("exec", "s", Exec(command="c"))
+    execution.finish(result(execution.id, "now\n"))
+    execution.late({"stream": "stdout", "data": "late\n"})
+    assert (await execution.result()).stdout == "now\nlate\n"
+    for _ in range(50):
+        execution.late({"stream": "stdout", "data": "x" * 100_000})
+    assert len((await execution.result()).stdout) < 1_100_000
+
+
+@pytest.mark.parametrize("id", ["forgotten", "executions", "a.b", "A-_"])
+async def test_any_id_is_just_an_id(tmp_path: Path, id: str) -> None:
+    execution = executions(tmp_path).begin("exec", "s", Exec(command="c", id=id))
+    execution.finish(result(id))
+    assert (await executions(tmp_path).get(id).result()).id == id
