@@ -39,14 +39,14 @@ FIRST = "PS1= PS2=; POSIXLY_CORRECT=y; \\set +o history; \\unset HISTFILE POSIXL
 """No prompts, and no history, which would keep the lines below."""
 
 
-def report(path: str) -> str:
+def report(path: str, *, unable: str = "\\exit") -> str:
     """Writes status, options, directory and all exported variables to the report pipe.
 
     A shell whose user has made our one variable read-only, or an integer, could never report again:
     it exits instead. `case` leaves `$?` as it is.
     """
     return (
-        "case ${POSIXLY_CORRECT+${POSIXLY_CORRECT@a}} in *[!x]*) \\exit;; *) "
+        f"case ${{POSIXLY_CORRECT+${{POSIXLY_CORRECT@a}}}} in *[!x]*) {unable};; *) "
         'POSIXLY_CORRECT="${POSIXLY_CORRECT-}:$?:$-:$BASHOPTS:${PWD-}"; \\export POSIXLY_CORRECT; '
         f"\\export -p >{path}; \\unset POSIXLY_CORRECT;; esac"
     )
@@ -55,7 +55,7 @@ def report(path: str) -> str:
 def logout(run: str) -> str:
     """What a session's bash reads when it exits: its last report."""
     path = f"{run}/shell/$$/report"
-    return f"if [[ -p {path} ]]; then POSIXLY_CORRECT={LAST}; {report(path)}; fi\n"
+    return f"if [[ -p {path} ]]; then POSIXLY_CORRECT={LAST}; {report(path, unable=":")}; fi\n"
 
 
 def change_directory(path: str) -> str:

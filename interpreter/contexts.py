@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Literal
 
 import zmq
@@ -18,6 +16,7 @@ from interpreter.environment import Environment
 from interpreter.errors import ContextDeleted
 from interpreter.events import now
 from interpreter.executions import Execution
+from interpreter.family import children, inside_pid, started, ticks
 from interpreter.hints import no_network
 from interpreter.kept_output import KeptOutput
 from interpreter.lane import Lane
@@ -41,7 +40,6 @@ from kernels.errors import CellshellError, KernelFailed
 from kernels.kernel import Death, Kernel
 from kernels.specs import PYTHON, KernelLanguage, KernelPaths
 
-TICKS = os.sysconf("SC_CLK_TCK")
 Early = Literal["timeout", "stopped"]
 
 
@@ -67,8 +65,7 @@ class Context:
         self.id = id
         self.session = session
         self.language = language
-        self.last_activity = now()
-        self.created_at = created_at or self.last_activity
+        self.created_at = self.last_activity = created_at or now()
         self.lane = Lane(f"context {id!r}", settings.queue_length)
         self._environment = environment
         self._get_box = get_box
@@ -107,9 +104,8 @@ class Context:
 
     def document(self) -> dict[str, Any]:
         """What brings the context back after the service was restarted."""
-        private = {"env": dict(self._private.env), "cwd": self._private.cwd}
-        created = {"created_at": self.created_at}
-        return {"id": self.id, "language": self.language.name, **private, **created}
+        known = {"id": self.id, "language": self.language.name, "created_at": self.created_at}
+        return {**known, "env": dict(self._private.env), "cwd": self._private.cwd}
 
     async def start(self) -> None:
         """Have the kernel up. Raises NotReady (KernelFailed) when it does not come up."""
@@ -254,7 +250,7 @@ class Context:
         timeout: float | None,
     ) -> tuple[Early | None, bool]:
         """Wait for the end; on a timeout or a stop, bring it about. Whether it took a kill."""
-        since = int(time.clock_gettime(time.CLOCK_BOOTTIME) * TICKS)
+        since = ticks()
         waited: set[asyncio.Future[Any]] = {running, execution.stop}
         await asyncio.wait(waited, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         if running.done():
@@ -282,8 +278,8 @@ class Context:
         process = self._place.process if self._place else None
         if process is None or self._box is None:
             return
-        spared = [pid for pid in _children(process.host_pid) if _started(pid) < since]
-        inside = [_inside_pid(pid) for pid in spared]
+        spared = [pid for pid in children(process.host_pid) if started(pid) < since]
+        inside = [inside_pid(pid) for pid in spared]
         roots = [process.pid]
         with suppress(ConnectionError):
             while found := await self._box.kill_tree(
@@ -346,9 +342,8 @@ class Context:
             await place.close()
 
     async def _keep(self, execution: Execution, request: RunCode) -> KeptOutput | None:
-        if not request.keep_output:
-            return None
-        return await KeptOutput.open(await self._get_box(), execution.id)
+        keep = request.keep_output
+        return await KeptOutput.open(await self._get_box(), execution.id) if keep else None
 
     def _take_notices(self) -> list[Notice]:
         lost, self._lost = self._lost, None
@@ -376,28 +371,3 @@ def _died(death: Death) -> dict[str, Any]:
         "error": ErrorInfo(ename="KernelDied", evalue=f"the kernel ended: {death}", traceback=[]),
         "exit": ExitInfo(code=death.code, signal=death.signal, reason=reason),
     }
-
-
-def _children(host_pid: int) -> list[int]:
-    found: list[int] = []
-    for task in Path(f"/proc/{host_pid}/task").glob("*/children"):
-        with suppress(OSError):
-            found += map(int, task.read_text().split())
-    return found
-
-
-def _started(host_pid: int) -> int:
-    """When a process began, in clock ticks since boot; -1 for one that is gone."""
-    try:
-        stat = Path(f"/proc/{host_pid}/stat").read_text()
-    except OSError:
-        return -1
-    return int(stat.rpartition(")")[2].split()[19])
-
-
-def _inside_pid(host_pid: int) -> int:
-    with suppress(OSError):
-        for line in Path(f"/proc/{host_pid}/status").read_text().splitlines():
-            if line.startswith("NSpid:"):
-                return int(line.split()[-1])
-    return host_pid

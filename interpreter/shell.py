@@ -8,13 +8,13 @@ import signal
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from interpreter import bash
 from interpreter.box import Box, BoxProcess
 from interpreter.command_outputs import CommandOutputs, Sink
 from interpreter.environment import difference, shareable
+from interpreter.family import inside_pid, main_children
 
 How = Literal["report", "exited", "timeout", "stopped"]
 _READ = 1 << 18
@@ -282,12 +282,7 @@ class Shell:
 
     def _children(self) -> list[int]:
         """What earlier commands left running, by the pids of the box."""
-        host = self._process.host_pid
-        try:
-            pids = Path(f"/proc/{host}/task/{host}/children").read_text().split()
-            return [_inside_pid(pid) for pid in pids]
-        except OSError:
-            return []
+        return [inside_pid(pid) for pid in main_children(self._process.host_pid)]
 
     # The report pipe: one report is written from open to close, so it ends with end of file.
 
@@ -313,13 +308,6 @@ class Shell:
 
 
 MAX_REPORT = 8 << 20
-
-
-def _inside_pid(host_pid: str) -> int:
-    for line in Path(f"/proc/{host_pid}/status").read_text().splitlines():
-        if line.startswith("NSpid:"):
-            return int(line.split()[-1])
-    return int(host_pid)
 
 
 def _done(future: asyncio.Future[None]) -> None:

@@ -1,0 +1,50 @@
+"""Processes of a box, as the host's /proc tells of them."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def children(host_pid: int) -> list[int]:
+    """Host pids of the children of all its threads."""
+    found: list[int] = []
+    for task in Path(f"/proc/{host_pid}/task").glob("*/children"):
+        with suppress(OSError):
+            found += map(int, task.read_text().split())
+    return found
+
+
+def main_children(host_pid: int) -> list[int]:
+    """The same for a process of one thread, which bash is: one file to read."""
+    with suppress(OSError):
+        text = Path(f"/proc/{host_pid}/task/{host_pid}/children").read_text()
+        return [int(pid) for pid in text.split()]
+    return []
+
+
+def ticks() -> int:
+    """Now, in clock ticks since boot."""
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * _TICKS)
+
+
+def started(host_pid: int) -> int:
+    """When a process began, in clock ticks since boot; -1 for one that is gone."""
+    try:
+        stat = Path(f"/proc/{host_pid}/stat").read_text()
+    except OSError:
+        return -1
+    return int(stat.rpartition(")")[2].split()[19])
+
+
+def inside_pid(host_pid: int) -> int:
+    """Its pid as the box counts."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{host_pid}/status").read_text().splitlines():
+            if line.startswith("NSpid:"):
+                return int(line.split()[-1])
+    return host_pid
