@@ -55,7 +55,8 @@ def report(path: str, *, unable: str = "\\exit") -> str:
 def logout(run: str) -> str:
     """What a session's bash reads when it exits: its last report."""
     path = f"{run}/shell/$$/report"
-    return f"if [[ -p {path} ]]; then POSIXLY_CORRECT={LAST}; {report(path, unable=":")}; fi\n"
+    last = report(path, unable="[[ 1 ]]")
+    return f"if [[ -p {path} ]]; then POSIXLY_CORRECT={LAST}; {last}; fi\n"
 
 
 def change_directory(path: str) -> str:

@@ -18,7 +18,7 @@ from interpreter.lane import Lane
 from interpreter.models import EnvironmentChanges, Exec, ExecResult, Notice
 from interpreter.recording import CommandRecording
 from interpreter.settings import Settings
-from interpreter.sharing import missing_cwd
+from interpreter.sharing import missing_cwd, too_large
 from interpreter.shell import Command, Ended, Shell
 from kernels.errors import CellshellError
 
@@ -113,8 +113,9 @@ class Commands:
         if kept:
             kept.close()
         recording.flush()
-        changes = self._merge(ended, request, cwd)
-        if not ended.shell_exited and _corrupts(request.command, recording):
+        changes = self._merge(ended, request, cwd, notices)
+        mute = ended.how == "report" and ended.report is None
+        if not ended.shell_exited and (mute or _corrupts(request.command, recording)):
             await self._replace_shell()
         if ended.shell_exited:
             self._lost = True
@@ -165,7 +166,9 @@ class Commands:
         moved = Command(**{**command.__dict__, "cwd": nearest})
         return await shell.run(moved, sink, stop)
 
-    def _merge(self, ended: Ended, request: Exec, cwd: str | None) -> EnvironmentChanges:
+    def _merge(
+        self, ended: Ended, request: Exec, cwd: str | None, notices: list[Notice]
+    ) -> EnvironmentChanges:
         """What the command changed, but for what was its own."""
         if ended.report is None:
             return EnvironmentChanges()
@@ -175,7 +178,8 @@ class Commands:
             name: value for name, value in difference(ended.had, now).items() if name not in own
         }
         if not self._environment.fits(changes):
-            return EnvironmentChanges()
+            notices.append(too_large(changes))
+            changes = {}
         moved = ended.report.cwd if cwd is None and ended.report.cwd.startswith("/") else None
         return self._environment.merge(changes, moved)
 

@@ -16,7 +16,7 @@ from interpreter.environment import Environment
 from interpreter.errors import ContextDeleted
 from interpreter.events import now
 from interpreter.executions import Execution
-from interpreter.family import children, inside_pid, started, ticks
+from interpreter.family import children, inside_pid, main_children, started, ticks
 from interpreter.hints import no_network
 from interpreter.kept_output import KeptOutput
 from interpreter.lane import Lane
@@ -147,13 +147,14 @@ class Context:
 
     async def restart(self) -> ContextInfo:
         """A fresh kernel; what ran or waited is interrupted."""
-        running = self.lane.running
+        running, doomed = self.lane.running, self._kernel
         self.lane.stop_all(None)
-        if self._kernel is not None:
-            self._kernel.kill()
+        if doomed is not None:
+            doomed.kill()
         if running is not None:
             await asyncio.shield(running.ended)
-        await self._discard()
+        if self._kernel is doomed:  # else a run that came since has a fresh one already
+            await self._discard()
         self._lost = None
         await self._ready()
         return self.info()
@@ -235,6 +236,7 @@ class Context:
         execution.finish(
             result(
                 **self._ending(ran, early),
+                **_untold(ran, recording),
                 execution_count=count,
                 environment_changes=ran.changes,
                 notices=[*notices, *ran.notices],
@@ -250,7 +252,7 @@ class Context:
         timeout: float | None,
     ) -> tuple[Early | None, bool]:
         """Wait for the end; on a timeout or a stop, bring it about. Whether it took a kill."""
-        since = ticks()
+        since, before = ticks(), self._children()
         waited: set[asyncio.Future[Any]] = {running, execution.stop}
         await asyncio.wait(waited, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         if running.done():
@@ -260,7 +262,7 @@ class Context:
         harder = not running.done()
         if harder:
             kernel.kill()
-        await self._sweep(since)
+        await self._sweep(since, before)
         await asyncio.wait({running})
         return early, harder
 
@@ -273,12 +275,18 @@ class Context:
             if running.done():
                 return
 
-    async def _sweep(self, since: int) -> None:
+    def _children(self) -> list[int]:
+        process = self._place.process if self._place else None
+        return main_children(process.host_pid) if process else []
+
+    async def _sweep(self, since: int, before: list[int]) -> None:
         """End what the cell started, wherever it went; what earlier cells started lives."""
         process = self._place.process if self._place else None
         if process is None or self._box is None:
             return
-        spared = [pid for pid in children(process.host_pid) if started(pid) < since]
+        spared = [
+            pid for pid in children(process.host_pid) if pid in before or started(pid) < since
+        ]
         inside = [inside_pid(pid) for pid in spared]
         roots = [process.pid]
         with suppress(ConnectionError):
@@ -331,7 +339,7 @@ class Context:
     def _reported(self, report: Any) -> None:
         """A cell that another client sent, or one whose caller has gone."""
         if isinstance(self._sharing, OwnKernel):
-            self._sharing.take(report)
+            self._sharing.take(report, [])
 
     async def _discard(self) -> None:
         kernel, self._kernel = self._kernel, None
@@ -363,6 +371,14 @@ class Context:
         if self.lane.busy:
             return "busy"
         return "idle" if self._kernel is not None and self._kernel.running else "dead"
+
+
+def _untold(ran: Ran, recording: CodeRecording) -> dict[str, Any]:
+    """An exception that could not even be shown: only the kernel's reply names it."""
+    error = ran.outcome.error
+    if error is None or ran.outcome.death or recording.fields()["error"]:
+        return {}
+    return {"error": ErrorInfo(**{**asdict(error), "traceback": list(error.traceback)})}
 
 
 def _died(death: Death) -> dict[str, Any]:

@@ -22,8 +22,8 @@ REMEDIES = {
     "profile with `userns,`, or set kernel.apparmor_restrict_unprivileged_userns=0",
     "Failed RTM_NEWADDR": "AppArmor restricts user namespaces: give bwrap a profile with "
     "`userns,`, or set kernel.apparmor_restrict_unprivileged_userns=0",
-    "unshare: Operation not permitted": "root has no CAP_SYS_ADMIN here: run the service outside of "
-    "a container, give that container --privileged, or run the service as another user",
+    "unshare: Operation not permitted": "root has no CAP_SYS_ADMIN here: run the service outside "
+    "of a container, give that container --privileged, or run the service as another user",
     "Can't mount proc": "the container masks parts of /proc: give it --security-opt "
     "systempaths=unconfined, or run the service outside of it",
     "Unknown option": "bubblewrap 0.8 or newer is needed",

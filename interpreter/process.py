@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 GRACE = 5.0
 END_DELAY = 0.2
+STDIN_PATIENCE = 30.0
 
 
 class Process:
@@ -123,10 +124,13 @@ class Process:
         return await process_waits.wait_for(self, self._log, request)
 
     async def write(self, data: bytes) -> None:
-        """To stdin, whole; waits while the process does not read."""
+        """To stdin, whole; waits while the process does not read, though not for ever."""
         stdin = self._open_stdin()
         try:
-            await stdin.write(data)
+            async with asyncio.timeout(STDIN_PATIENCE):
+                await stdin.write(data)
+        except TimeoutError:
+            raise self._not_reading() from None
         except BrokenPipeError:
             # What ends closes its descriptors first, and is seen to have ended a moment later.
             with suppress(TimeoutError):
@@ -139,7 +143,11 @@ class Process:
 
     async def close_stdin(self) -> None:
         """The process reads end of file after what was written."""
-        await self._open_stdin().finish()
+        try:
+            async with asyncio.timeout(STDIN_PATIENCE):
+                await self._open_stdin().finish()
+        except TimeoutError:
+            raise self._not_reading() from None
         if self._handle:
             await self._handle.release("stdin")
 
@@ -216,6 +224,12 @@ class Process:
 
         with suppress(ConnectionError):
             await trees.end_tree(box, self._info.pid, over, grace=GRACE)
+
+    def _not_reading(self) -> WaitTimeout:
+        return WaitTimeout(
+            f"process {self.id!r} did not read its stdin for {STDIN_PATIENCE:g} seconds: "
+            "a part of what was sent may be in the pipe"
+        )
 
     def _open_stdin(self) -> Writer:
         if not self.running:

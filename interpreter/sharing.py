@@ -95,14 +95,15 @@ class OwnKernel:
         )
         ran = Ran(outcome)
         if outcome.report is not None:
-            ran.changes = self.take(outcome.report)
             ran.notices = notices_of(outcome.report)
+            ran.changes = self.take(outcome.report, ran.notices)
         return ran
 
-    def take(self, report: Report) -> EnvironmentChanges:
+    def take(self, report: Report, notices: list[Notice]) -> EnvironmentChanges:
         changes: dict[str, str | None] = {**report.set, **dict.fromkeys(report.unset)}
         if not self._environment.fits(changes):
-            return EnvironmentChanges()
+            notices.append(too_large(changes))
+            changes = {}
         return self._environment.merge(changes, report.cwd)
 
 
@@ -179,6 +180,9 @@ class PartnerKernel:
         cwd = changed.cwd
         if self._private_cwd is not None and call.cwd is None:
             self._private_cwd, cwd = cwd or self._private_cwd, None
+        if not self._environment.fits(shared):
+            ran.notices.append(too_large(shared))
+            shared = {}
         ran.changes = self._environment.merge(shared, None if call.cwd else cwd)
 
 
@@ -223,4 +227,12 @@ def missing_cwd(path: str, entered: str | None) -> Notice:
     where = f" in {entered}" if entered else " in its nearest parent"
     return Notice(
         code="cwd_missing", message=f"the working directory {path} does not exist: this ran{where}"
+    )
+
+
+def too_large(changes: Mapping[str, str | None]) -> Notice:
+    names = ", ".join(sorted(changes)[:20])
+    return Notice(
+        code="environment_skipped",
+        message=f"not shared, since the environment would hold more than 1 MiB: {names}",
     )

@@ -29,6 +29,7 @@ DOCUMENTS = (
     "docs/client.md",
     "docs/command.md",
     "docs/environment.md",
+    "docs/notebooks.md",
 )
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.DOTALL | re.MULTILINE)
 ADDRESS = "http://127.0.0.1:8000"
