@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import asdict
 from typing import Any, Literal
 
 import zmq
@@ -199,6 +200,9 @@ class Context:
         result: Callable[..., CodeResult],
     ) -> None:
         kernel = await self._ready()
+        if execution.stop.done() and execution.stopped_by is None:
+            execution.finish(result())
+            return
         notices = [*self._session_notices(), *self._take_notices()]
         self.last_activity = now()
         count = kernel.execution_count + 1
@@ -260,9 +264,7 @@ class Context:
         early: Early = "stopped" if execution.stop.done() else "timeout"
         await self._interrupt(kernel, running)
         harder = not running.done()
-        if harder:
-            kernel.kill()
-        await self._sweep(since, before)
+        await self._sweep(since, before, kernel_too=harder)
         await asyncio.wait({running})
         return early, harder
 
@@ -279,7 +281,7 @@ class Context:
         process = self._place.process if self._place else None
         return main_children(process.host_pid) if process else []
 
-    async def _sweep(self, since: int, before: list[int]) -> None:
+    async def _sweep(self, since: int, before: list[int], *, kernel_too: bool) -> None:
         """End what the cell started, wherever it went; what earlier cells started lives."""
         process = self._place.process if self._place else None
         if process is None or self._box is None:
@@ -288,11 +290,9 @@ class Context:
             pid for pid in children(process.host_pid) if pid in before or started(pid) < since
         ]
         inside = [inside_pid(pid) for pid in spared]
-        roots = [process.pid]
+        roots, but = [process.pid], [] if kernel_too else [process.pid]
         with suppress(ConnectionError):
-            while found := await self._box.kill_tree(
-                roots, signal.SIGKILL, spare=inside, but=[process.pid]
-            ):
+            while found := await self._box.kill_tree(roots, signal.SIGKILL, spare=inside, but=but):
                 roots = list(dict.fromkeys([*roots, *found]))
 
     def _ending(self, ran: Ran, early: Early | None) -> dict[str, Any]:

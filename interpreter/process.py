@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from interpreter import process_waits, trees
 from interpreter.descriptors import Reader, Writer
-from interpreter.errors import InvalidRequest, NotReady, ProcessExited, StdinClosed
+from interpreter.errors import InvalidRequest, NotReady, ProcessExited, StdinClosed, WaitTimeout
 from interpreter.events import Event, now
 from interpreter.logs import STREAMS, ProcessLog, Stream, StreamText
 from interpreter.models import Logs

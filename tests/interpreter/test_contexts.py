@@ -14,7 +14,7 @@ from interpreter.errors import (
     LanguageAndContext,
     LanguageUnknown,
 )
-from interpreter.models import CreateContext, RunCode
+from interpreter.models import CodeResult, CreateContext, RunCode
 from interpreter.sessions import Session
 
 
@@ -107,9 +107,22 @@ async def test_a_timeout_ends_what_the_cell_started(python: Python, shell: Shell
     ],
 )
 async def test_death_is_told(
-    python: Python, code: str, exit_code: int | None, signal: str | None
+    session: Session,
+    python: Python,
+    shell: Shell,
+    code: str,
+    exit_code: int | None,
+    signal: str | None,
 ) -> None:
-    result = await python(f"print('before', flush=True); {code}")
+    # ZeroMQ sends in a thread of its own: what is on its way as a process is killed may be lost.
+    wait = "import os; os.mkfifo('go'); print('before', flush=True); open('go').read()"
+    running = await session.run_code(RunCode(code=f"{wait}; {code}"))
+    async for event in running.events():
+        if event.name == "output":
+            break
+    await shell("echo > go; rm go")
+    result = await running.result()
+    assert isinstance(result, CodeResult)
     assert result.status == "died"
     assert result.stdout == "before\n"
     assert result.error is not None
@@ -233,3 +246,21 @@ async def test_deno(session: Session, python: Python, shell: Shell, language: st
     assert (await shell('printf "%s" "$TO"; pwd')).stdout == "js \n$x/usr\n"
     dead = await python("Deno.exit(3)", language=language)
     assert dead.status == "died"
+
+
+async def test_a_killed_cell_takes_what_it_started_along(python: Python, shell: Shell) -> None:
+    code = "import signal, subprocess\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n" + (
+        "subprocess.Popen(['setsid', 'sleep', '4323'])\nwhile True: pass"
+    )
+    result = await python(code, timeout=0.5)
+    assert [notice.code for notice in result.notices] == ["killed_harder"]
+    assert (await shell("ps ax | grep -c '[s]leep 4323'")).stdout == "0\n"
+
+
+async def test_cancelled_while_the_kernel_starts(session: Session, python: Python) -> None:
+    execution = await session.run_code(RunCode(code="open('ran', 'w')"))
+    await asyncio.sleep(0)
+    await execution.cancel()
+    result = await execution.result()
+    assert (result.status, result.execution_count) == ("interrupted", None)  # type: ignore[union-attr]
+    assert (await python("import os; os.path.exists('ran')")).text == "False"
