@@ -92,17 +92,26 @@ def forget_previous_directory(path: str | None) -> str:
 
 def preamble(*, status: int, posix: bool, aliases: bool, inherit_errexit: bool) -> bytes:
     """First line of the sourced file: leave POSIX mode, put options back, restore `$?`."""
-    words = ["[[ 1 ]]"] if posix else ["\\unset POSIXLY_CORRECT"]
-    if not inherit_errexit:
-        words.append("\\shopt -u inherit_errexit &>/dev/null")
+    words = [] if inherit_errexit else [_without_inherit_errexit()]
+    words.append("[[ 1 ]]" if posix else "\\unset POSIXLY_CORRECT")
     if not aliases:
         words.append("\\shopt -u expand_aliases &>/dev/null")
     if status == 1:
         words.append("((0)) && ((1))")
     elif status:
-        words.append(f"(\\exit {status}) && ((1))")
+        words.append(f"(POSIXLY_CORRECT=y; \\exit {status}) && ((1))")
     hidden_from_set_x = "{ " + "; ".join(words) + "; } 2>/dev/null\n"
     return hidden_from_set_x.encode()
+
+
+def _without_inherit_errexit() -> str:
+    """`shopt -u`, also where `shopt` is a function: only then can `export -f` name it."""
+    shopt = "\\shopt -u inherit_errexit"
+    return (
+        "if \\export -f shopt; then \\export -nf shopt; "
+        "POSIXLY_CORRECT=$(\\unset -f declare; \\declare -f shopt); "
+        f'\\unset -f shopt; {shopt}; \\eval "$POSIXLY_CORRECT"; else {shopt}; fi'
+    )
 
 
 def run(directory: str, number: int, *, cwd: str, stdin: str) -> str:

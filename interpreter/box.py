@@ -11,11 +11,12 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
 from interpreter import walls
 from interpreter.control import Control
 from interpreter.errors import NotReady
+from interpreter.launching import end_of, launch, prepare, tail
 from interpreter.walls import BoxPaths, BoxPlan
 
 Stdio = Literal["null", "pipe"] | int
@@ -71,29 +72,33 @@ class Box:
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._process = process
         self._exits: dict[int, asyncio.Future[int]] = {}
+        self._discarding: set[asyncio.Task[None]] = set()
         self.control: Control
 
     @classmethod
     async def start(cls, plan: BoxPlan) -> Box:
         """Raises NotReady, with what bwrap said, when the box does not come up."""
-        _prepare(plan)
+        prepare(plan)
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
             path = plan.run / "control"
             path.unlink(missing_ok=True)
             listener.bind(str(path))
             listener.listen(4)
             with (plan.run / "log").open("ab") as log:
-                process, info = _launch(plan, listener, log)
+                process, info = launch(plan, listener, log)
             box = cls(plan, process)
             try:
                 async with asyncio.timeout(START_TIMEOUT):
                     await box._connect(path, info)
             except (TimeoutError, OSError, KeyError, ValueError) as error:
                 process.kill()
-                await _end_of(process)
+                await end_of(process)
                 raise NotReady(
-                    f"the box did not start: {_tail(plan.run / 'log') or error}"
+                    f"the box did not start: {tail(plan.run / 'log') or error}"
                 ) from error
+            except asyncio.CancelledError:
+                process.kill()
+                raise
         return box
 
     @classmethod
@@ -130,7 +135,7 @@ class Box:
         connection.connect(str(path))
         self.control = Control(connection, on_exit=self._exited, on_close=self._gone)
         assert self._process
-        watch = asyncio.get_running_loop().create_task(_end_of(self._process))
+        watch = asyncio.get_running_loop().create_task(end_of(self._process))
         hello = asyncio.get_running_loop().create_task(self.control.request("hello"))
         try:
             await asyncio.wait([watch, hello], return_when=asyncio.FIRST_COMPLETED)
@@ -185,8 +190,41 @@ class Box:
             "tty": tty,
             "name": name,
         }
-        result, handed = await self.control.request("spawn", fds, **stdio, **request)
-        return self.adopt(result["pid"], dict(zip(result["fds"], handed, strict=True)))
+        result, handed = await self.begin("spawn", fds, **stdio, **request)
+        return self.adopt(result["pid"], handed)
+
+    async def begin(
+        self, op: str, fds: Sequence[int] = (), **arguments: Any
+    ) -> tuple[dict[str, Any], dict[str, int]]:
+        """Have init start something; returns its answer and descriptors by name.
+
+        A caller that is cancelled meanwhile leaves nothing running.
+        """
+        asked = asyncio.ensure_future(self.control.request(op, fds, **arguments))
+        try:
+            result, handed = await asyncio.shield(asked)
+        except asyncio.CancelledError:
+            asked.add_done_callback(self._unwanted)
+            raise
+        return result, dict(zip(result["fds"], handed, strict=True))
+
+    def _unwanted(self, asked: asyncio.Future[tuple[Any, list[int]]]) -> None:
+        if asked.cancelled() or asked.exception() is not None:
+            return
+        result, fds = asked.result()
+        handed = dict(zip(result["fds"], fds, strict=True))
+        process = self.adopt(result["pid"], {"pidfd": handed.pop("pidfd")})
+        for fd in handed.values():
+            os.close(fd)
+        task = asyncio.get_running_loop().create_task(self._discard(process))
+        self._discarding.add(task)
+        task.add_done_callback(self._discarding.discard)
+
+    async def _discard(self, process: BoxProcess) -> None:
+        with suppress(ProcessLookupError):
+            process.send_signal(signal.SIGKILL)
+        await process.wait()
+        await process.release()
 
     def adopt(self, pid: int, fds: dict[str, int]) -> BoxProcess:
         """Our handle on a process that init runs; takes over its descriptors."""
@@ -262,7 +300,7 @@ class Box:
             os.kill(self.host_pid, signal.SIGKILL)
         if self._process is not None:
             self._process.kill()
-            await _end_of(self._process)
+            await end_of(self._process)
         else:
             await asyncio.shield(self.ended)
         self.control.close()
@@ -295,79 +333,9 @@ class Box:
             self.ended.set_result(None)
 
 
-def _prepare(plan: BoxPlan) -> None:
-    directories = [
-        plan.run / "kernels",
-        plan.run / "env",
-        plan.files / "workspace",
-        plan.files / "home",
-    ]
-    for directory in directories:
-        directory.mkdir(parents=True, exist_ok=True)
-        if plan.uid is not None and directory.name != "env":
-            os.chown(directory, plan.uid, plan.uid)
-    (plan.run / "kernels").chmod(0o700)
-
-
-def _launch(
-    plan: BoxPlan, listener: socket.socket, log: IO[bytes]
-) -> tuple[subprocess.Popen[bytes], int | None]:
-    """A session and process group of its own: nothing may end because the service does."""
-    fd = listener.fileno()
-    init = [
-        walls.python(),
-        "-I",
-        "-S",
-        "-B",
-        f"{plan.paths.guest}/init.py",
-        str(fd),
-        plan.paths.run,
-    ]
-    read, write = os.pipe()
-    try:
-        process = subprocess.Popen(
-            walls.command(plan, init, fds=["--info-fd", str(write)]),
-            env={},
-            cwd="/",
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            pass_fds=(fd, write) if plan.confined else (fd,),
-            start_new_session=True,
-        )
-    finally:
-        os.close(write)
-    return process, read
-
-
-async def _end_of(process: subprocess.Popen[bytes]) -> None:
-    """Without a thread: one for each box would use up the pool that files and git work in."""
-    if process.returncode is not None:
-        return
-    loop = asyncio.get_running_loop()
-    pidfd = os.pidfd_open(process.pid)
-    ended: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(pidfd, _complete, ended)
-    try:
-        await ended
-        process.wait()
-    finally:
-        loop.remove_reader(pidfd)
-        os.close(pidfd)
-
-
-def _complete(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
-
-
 def _host_pid(pidfd: int) -> int:
     with open(f"/proc/self/fdinfo/{pidfd}") as file:
         for line in file:
             if line.startswith("Pid:"):
                 return int(line.split()[1])
     return -1
-
-
-def _tail(log: Path) -> str:
-    return log.read_bytes()[-800:].decode(errors="replace").strip()

@@ -72,8 +72,7 @@ class Shell:
         cls, box: Box, *, env: Mapping[str, str], name: str, grace: float = 2.0
     ) -> Shell:
         """`grace` is how long a command may take to end after an interrupt."""
-        result, fds = await box.control.request("shell", argv=bash.ARGV, env=dict(env), name=name)
-        handed = dict(zip(result["fds"], fds, strict=True))
+        result, handed = await box.begin("shell", argv=bash.ARGV, env=dict(env), name=name)
         process = box.adopt(result["pid"], {"pidfd": handed.pop("pidfd")})
         shell = cls(box, process, result["directory"], handed)
         shell._grace = grace

@@ -154,3 +154,17 @@ async def test_a_fork_bomb_of_the_box_leaves_init_answering(sandbox: Sandbox) ->
     await process.release()
     with suppress(OSError):
         assert await run(box, "echo alive") == "alive"
+
+
+async def test_a_caller_that_goes_away_leaves_nothing_running(sandbox: Sandbox) -> None:
+    box = await sandbox.box()
+    for _ in range(10):
+        start = asyncio.ensure_future(box.spawn(["sleep", "4567"], env=PATH, cwd="/"))
+        await asyncio.sleep(0)
+        start.cancel()
+        with suppress(asyncio.CancelledError):
+            await start
+    async with asyncio.timeout(10):
+        while box._discarding:
+            await asyncio.wait(box._discarding)
+    assert await run(box, "pgrep -c 'sleep' || true") == "0"
