@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
-from interpreter.interpreter import Interpreter
 from starlette.middleware.cors import CORSMiddleware
 
 from api import (
@@ -31,6 +30,7 @@ from api.auth import Guard
 from api.failures import Failures
 from api.metrics import Meter, Metrics, Population
 from api.routes import flat
+from interpreter.interpreter import Interpreter
 from interpreter.settings import Settings
 
 NOUNS = (

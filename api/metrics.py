@@ -14,9 +14,8 @@ from interpreter.errors import CellshellError
 from interpreter.models import CodeResult, ExecResult
 
 if TYPE_CHECKING:
-    from interpreter.interpreter import Interpreter
-
     from interpreter.executions import Execution
+    from interpreter.interpreter import Interpreter
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3600)

@@ -66,7 +66,9 @@ async def _attach(websocket: WebSocket, terminal: Terminal) -> None:
         showing.cancel()
         typing.cancel()
         ends = await asyncio.gather(showing, typing, return_exceptions=True)
-    if websocket.client_state is WebSocketState.CONNECTED:
+    # A frame that could not be sent is noticed on our side only.
+    states = {websocket.client_state, websocket.application_state}
+    if states == {WebSocketState.CONNECTED}:
         await _finish(websocket, terminal, ends)
 
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 MAX_VALUE_BYTES = 128 * 1024 - 256
@@ -41,12 +41,6 @@ def _variable_value(value: str) -> str:
     return value
 
 
-def _no_bool(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("must be a number")
-    return value
-
-
 def _finite(value: float) -> float:
     if not math.isfinite(value):
         raise ValueError("must be a finite number")
@@ -63,7 +57,7 @@ VariableValue = Annotated[str, AfterValidator(clean_text), AfterValidator(_varia
 Variables = dict[VariableName, VariableValue]
 VariableChanges = dict[VariableName, VariableValue | None]
 """Names to values; null unsets."""
-Number = Annotated[float, BeforeValidator(_no_bool), AfterValidator(_finite)]
+Number = Annotated[float, Field(strict=True), AfterValidator(_finite)]
 Timeout = Annotated[Number, Field(gt=0, le=31 * 86400)]
 OutputLimit = Annotated[int, Field(ge=1, le=MAX_OUTPUT_BYTES, strict=True)]
 Mode = Annotated[str, StringConstraints(pattern=r"^0?[0-7]{1,4}$")]

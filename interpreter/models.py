@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StringConstraints
 
 from interpreter.fields import (
     DEFAULT_OUTPUT_BYTES,
@@ -40,10 +40,10 @@ class Reply(BaseModel):
 
 
 class Limits(Model):
-    memory_bytes: int | None = Field(default=None, ge=1)
+    memory_bytes: int | None = Field(default=None, ge=1, strict=True)
     cpus: Number | None = Field(default=None, gt=0)
-    pids: int | None = Field(default=None, ge=1)
-    disk_bytes: int | None = Field(default=None, ge=1)
+    pids: int | None = Field(default=None, ge=1, strict=True)
+    disk_bytes: int | None = Field(default=None, ge=1, strict=True)
 
 
 class AllowList(Model):
@@ -136,7 +136,7 @@ class Exec(Model):
     timeout: Timeout | None = None
     encoding: Literal["utf-8", "base64"] = "utf-8"
     max_output_bytes: OutputLimit = DEFAULT_OUTPUT_BYTES
-    keep_output: bool = False
+    keep_output: StrictBool = False
     id: Id | None = None
 
 
@@ -148,7 +148,7 @@ class RunCode(Model):
     env: VariableChanges | None = None
     timeout: Timeout | None = None
     max_output_bytes: OutputLimit = DEFAULT_OUTPUT_BYTES
-    keep_output: bool = False
+    keep_output: StrictBool = False
     id: Id | None = None
 
 
@@ -261,7 +261,7 @@ class Language(Reply):
 
 class CodeAt(Model):
     code: Text
-    cursor_pos: Annotated[int, Field(ge=0)]
+    cursor_pos: Annotated[int, Field(ge=0, strict=True)]
 
 
 class Variable(Reply):
@@ -301,16 +301,16 @@ class Signal(Model):
 
 class Stdin(Model):
     data: Annotated[str, AfterValidator(clean_text)] | None = None
-    close: bool = False
+    close: StrictBool = False
 
 
 class WaitFor(Model):
     for_: Literal["exit", "log", "port"] = Field(alias="for")
     pattern: Text | None = None
-    regex: bool = False
-    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    regex: StrictBool = False
+    port: Annotated[int, Field(ge=1, le=65535, strict=True)] | None = None
     path: Text | None = None
-    status: Annotated[int, Field(ge=100, le=599)] | None = None
+    status: Annotated[int, Field(ge=100, le=599, strict=True)] | None = None
     timeout: Timeout = 60.0
 
 
@@ -344,13 +344,13 @@ class FileInfo(Reply):
 
 class MakeDirectory(Model):
     path: Path
-    recursive: bool = True
+    recursive: StrictBool = True
 
 
 class Transfer(Model):
     source: Path
     destination: Path
-    overwrite: bool = False
+    overwrite: StrictBool = False
 
 
 class GitCheckout(Model):
@@ -359,7 +359,7 @@ class GitCheckout(Model):
     ]
     branch: Annotated[str, StringConstraints(min_length=1, max_length=255)] | None = None
     directory: Path | None = None
-    depth: Annotated[int, Field(ge=1)] | None = None
+    depth: Annotated[int, Field(ge=1, strict=True)] | None = None
     timeout: Timeout | None = None
 
 

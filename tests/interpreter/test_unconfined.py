@@ -1,5 +1,7 @@
 """Without walls: what a session promises holds there too, and a box still ends as a whole."""
 
+# ruff: noqa: F401  (imported tests run again, with the fixtures of this module)
+
 from __future__ import annotations
 
 import asyncio
@@ -23,14 +25,12 @@ from interpreter.settings import Settings
 from tests.interpreter.test_box import (
     test_a_message_larger_than_a_packet,
     test_a_port_in_the_box_is_reached,
-    test_a_tree_is_found_wherever_it_went,
     test_exit_codes_and_signals,
     test_what_cannot_be_started_says_why,
 )
 from tests.interpreter.test_commands import (
     test_a_command_runs_exactly_as_it_is,
     test_a_queued_command_is_cancelled_without_running,
-    test_a_timeout_ends_it_and_leaves_the_shell,
     test_deleting_a_session_answers_its_callers,
     test_exit_keeps_what_the_command_changed,
     test_functions_may_have_any_name,
@@ -39,7 +39,6 @@ from tests.interpreter.test_commands import (
 )
 from tests.interpreter.test_contexts import (
     test_a_plot_is_one_png,
-    test_a_timeout_ends_what_the_cell_started,
     test_death_is_told,
     test_deno,
     test_names_of_ours_are_not_the_users,
@@ -151,6 +150,28 @@ async def test_an_open_network_takes_no_port_of_the_machine(interpreter: Interpr
         await interpreter.delete_sandbox(sandbox.id)
 
 
+@pytest.mark.parametrize("command", ["sleep 999", "setsid sleep 999", "cat <(sleep 999)"])
+async def test_a_timeout_ends_the_whole_command(
+    sandbox: Sandbox, shell: Shell, command: str
+) -> None:
+    box = await sandbox.box()
+    await shell("mine() { echo mine; }; sleep 998 & :")
+    before = set(await box.kill_tree([box.host_pid], 0))
+    assert (await shell(command, timeout=0.3)).timed_out
+    assert (await shell("mine")).stdout == "mine\n"
+    assert set(await box.kill_tree([box.host_pid], 0)) == before
+
+
+async def test_a_timeout_ends_what_the_cell_started(sandbox: Sandbox, python: Python) -> None:
+    box = await sandbox.box()
+    start = "import subprocess, time; p = subprocess.Popen(['setsid', 'sleep', '997'])"
+    await python(start)
+    before = set(await box.kill_tree([box.host_pid], 0))
+    result = await python(f"{start}; time.sleep(996)", timeout=0.5)
+    assert (result.status, result.notices) == ("timeout", [])
+    assert set(await box.kill_tree([box.host_pid], 0)) == before
+
+
 @pytest.mark.parametrize("end", ["delete", "close", "terminate"])
 async def test_everything_ends_with_the_box(
     interpreter: Interpreter, tmp_path: Path, end: str
@@ -200,6 +221,3 @@ async def _first_line(process: Process) -> str:
             if event.name == "stdout":
                 return str(event.data["data"])
     raise AssertionError("it wrote nothing")
-
-
-__all__ = [name for name in dir() if name.startswith("test_")]

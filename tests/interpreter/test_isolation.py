@@ -1,0 +1,88 @@
+"""Which tier is taken where bubblewrap works, is missing, or fails as it is known to."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from interpreter.errors import NotReady
+from interpreter.isolation import box_uid, probe
+from interpreter.settings import Settings
+
+FAILURES = {
+    "bwrap: No permissions to create new namespace, likely because the kernel does not allow "
+    "non-privileged user namespaces.": "outside of a container",
+    "bwrap: setting up uid map: Permission denied": "AppArmor",
+    "bwrap: loopback: Failed RTM_NEWADDR: Operation not permitted": "AppArmor",
+    "bwrap: Creating new namespace failed: nesting depth or /proc/sys/user/max_*_namespaces "
+    "exceeded (ENOSPC)": "raise /proc/sys/user/max_user_namespaces",
+    "bwrap: Can't mount proc on /newroot/proc: Operation not permitted": "systempaths=unconfined",
+    "bwrap: Unknown option --disable-userns": "0.8 or newer",
+    "launcher: unshare: Operation not permitted": "CAP_SYS_ADMIN",
+    "something 'new' \N{SNOWMAN}": "something 'new' \N{SNOWMAN}",
+}
+
+
+def settings(isolation: str, home: Path) -> Settings:
+    return Settings.model_validate({"isolation": isolation, "home": home})
+
+
+@pytest.fixture
+def programs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """All of `PATH`; a place where other users can go, since root starts boxes as one."""
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        monkeypatch.setenv("PATH", directory)
+        yield Path(directory)
+
+
+def put_bwrap(programs: Path, said: str, code: int = 1) -> None:
+    (programs / "said").write_text(said)
+    program = programs / "bwrap"
+    program.write_text(f"#!/bin/sh\n/bin/cat {programs}/said >&2\nexit {code}\n")
+    program.chmod(0o755)
+
+
+async def test_the_operator_chooses_none(tmp_path: Path) -> None:
+    isolation = await probe(settings("none", tmp_path))
+    assert (isolation.tier, "by the operator" in isolation.reason) == ("none", True)
+
+
+async def test_without_bubblewrap(programs: Path, tmp_path: Path) -> None:
+    isolation = await probe(settings("auto", tmp_path))
+    assert isolation.tier == "none"
+    assert "apt-get install bubblewrap" in isolation.reason
+    with pytest.raises(NotReady, match=r"--isolation bwrap: .*apt-get install bubblewrap"):
+        await probe(settings("bwrap", tmp_path))
+
+
+@pytest.mark.parametrize("said", FAILURES)
+async def test_a_bubblewrap_that_fails(programs: Path, tmp_path: Path, said: str) -> None:
+    put_bwrap(programs, said)
+    isolation = await probe(settings("auto", tmp_path))
+    assert isolation.tier == "none"
+    assert said in isolation.reason
+    assert FAILURES[said] in isolation.reason
+    with pytest.raises(NotReady) as refused:
+        await probe(settings("bwrap", tmp_path))
+    assert FAILURES[said] in refused.value.message
+
+
+@pytest.mark.parametrize("code", [0, 1])
+async def test_a_bubblewrap_that_says_nothing(programs: Path, tmp_path: Path, code: int) -> None:
+    put_bwrap(programs, "", code)
+    with pytest.raises(NotReady, match="ended at once"):
+        await probe(settings("bwrap", tmp_path))
+
+
+def test_uids_follow_from_who_runs_the_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = Settings(home=tmp_path, uid_base=5000)
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    assert box_uid(chosen, 7) is None
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    assert box_uid(chosen.model_copy(update={"uid_base": 2**32 - 1}), 7) is None
