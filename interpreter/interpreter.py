@@ -143,7 +143,7 @@ class Interpreter:
             "created_at": created_at,
         }
         number = self._registry.add_sandbox(id, document)
-        # Of a sandbox whose removal the service did not survive. At once, so that nobody comes between.
+        # Of a sandbox whose removal the service did not survive; at once: nobody comes between.
         remove_tree(self.settings.home / "sandboxes" / id)
         try:
             sandbox = self._sandboxes[id] = self._restore(number, id, document)

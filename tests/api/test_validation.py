@@ -24,7 +24,7 @@ def refusal(model: type[Any], value: Any) -> InvalidRequest:
         ({"command": 1}, "#/command", "a valid string"),
         ({"command": "x", "nope": 1}, "#/nope", "there is no such field"),
         ({"command": "x", "timeout": -1}, "#/timeout", "a number greater than 0, got -1"),
-        ({"command": "x", "timeout": True}, "#/timeout", "must be a number, got true"),
+        ({"command": "x", "timeout": True}, "#/timeout", "expected a valid number, got true"),
         ({"command": "x", "encoding": "latin"}, "#/encoding", "'utf-8' or 'base64', got 'latin'"),
         ({"command": "a\0"}, "#/command", "NUL"),
         ([], "#", "expected a JSON object, got a list"),
