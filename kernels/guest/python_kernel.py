@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from kernels.guest import (
         python_capture,
         python_environment,
+        python_farewell,
         python_interrupts,
         python_streams,
         python_variables,
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
 else:
     python_capture = _load("python_capture")
     python_environment = _load("python_environment")
+    python_farewell = _load("python_farewell")
     python_interrupts = _load("python_interrupts")
     python_streams = _load("python_streams")
     python_variables = _load("python_variables")
@@ -355,6 +357,7 @@ def start(connection_file: str, page: str | None, private: Mapping[str, Any]) ->
     kernel.environment = python_environment.Environment(page, private)
     python_streams.attribute_threads(kernel.shell)
     sys.path.insert(0, "")
+    python_farewell.install(app.iopub_thread.socket.context)
     app.start()
     return kernel.exit_code or 0
 

@@ -27,11 +27,29 @@ from tests.kernels.runs import run
 )  # fmt: skip
 async def test_a_death_is_told_promptly(own_kernel: Kernel, code: str, death: Death) -> None:
     began = time.monotonic()
-    ran = await run(own_kernel, f"print('before', flush=True)\n{code}")
+    ran = await run(own_kernel, code)
     assert (ran.outcome.status, ran.outcome.death) == ("died", death)
-    assert ran.stdout == "before\n"
     assert time.monotonic() - began < 5
     assert own_kernel.died.result() == death
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import os; print('before'); os._exit(3)",
+        "import os, sys; print('before', file=sys.stderr); print('x' * 5_000_000); os._exit(3)",
+        "import os; os.system('echo before'); os._exit(3)",
+    ],
+)
+async def test_what_was_printed_before_an_exit_arrives(own_kernel: Kernel, code: str) -> None:
+    ran = await run(own_kernel, code)
+    assert ran.outcome.death == Death(3, None)
+    assert "before\n" in ran.stdout + ran.stderr
+
+
+async def test_a_forked_child_ends_as_ever(own_kernel: Kernel) -> None:
+    code = "import os\nif (pid := os.fork()) == 0: os._exit(5)\nos.waitpid(pid, 0)[1] >> 8"
+    assert (await run(own_kernel, code)).text == "5"
 
 
 async def test_those_that_wait_are_told_too(own_kernel: Kernel) -> None:
