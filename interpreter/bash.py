@@ -13,7 +13,7 @@ Two shell options that POSIX mode changes are put back before the command: `inhe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from interpreter.declarations import parse, quote
@@ -34,6 +34,7 @@ ARGV = [
 only then `exit` reads a file in which the last changes can be reported."""
 
 GONE, LAST = "gone", "last"
+_ASIDE = "__cellshell_aside"
 
 FIRST = "PS1= PS2=; POSIXLY_CORRECT=y; \\set +o history; \\unset HISTFILE POSIXLY_CORRECT\n"
 """No prompts, and no history, which would keep the lines below."""
@@ -81,6 +82,29 @@ def change_variables(changes: Mapping[str, str | None]) -> str:
         export = f"; \\export {name}={quote(value)}" if value is not None else ""
         lines.append(f"[[ ${{{name}+${{{name}@a}}}} == *r* ]] || {{ \\unset -v {name}{export}; }}")
     return "\n".join([*lines, "\\unset POSIXLY_CORRECT\n"])
+
+
+def put_aside(names: Iterable[str]) -> str:
+    """Remember variables that one call's own are about to cover, exported or not.
+
+    The variable that holds them lives until `put_back`, after the command.
+    """
+    lines = [
+        f'case ${{{name}[@]+x}} in x) {_ASIDE}="${{{_ASIDE}-}}${{{name}[@]@A}};";; esac'
+        for name in sorted(names)
+    ]
+    if not lines:
+        return ""
+    lines.append(f"\\export -n {_ASIDE}; \\unset POSIXLY_CORRECT\n")
+    return "\n".join([f"POSIXLY_CORRECT=y; \\unset -v {_ASIDE}", *lines])
+
+
+def put_back(names: Iterable[str]) -> str:
+    removed = change_variables(dict.fromkeys(sorted(names)))
+    if not removed:
+        return ""
+    again = f'\\eval "${{{_ASIDE}-}}"; \\unset -v {_ASIDE} POSIXLY_CORRECT'
+    return f"{removed}POSIXLY_CORRECT=y; {again}\n"
 
 
 def forget_previous_directory(path: str | None) -> str:

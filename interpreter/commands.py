@@ -22,6 +22,14 @@ from interpreter.sharing import missing_cwd, too_large
 from interpreter.shell import Command, Ended, Shell
 from kernels.errors import CellshellError
 
+CALL_ONLY = frozenset(
+    (
+        *("TERM", "PAGER", "GIT_PAGER", "COLUMNS", "LINES", "MPLBACKEND"),
+        *("CLICOLOR", "CLICOLOR_FORCE", "FORCE_COLOR"),
+    )
+)
+"""Private to each place, and yet a call may give them for itself."""
+
 
 class Commands:
     """Runs commands one after the other in the session's bash, started when it is needed."""
@@ -45,6 +53,8 @@ class Commands:
         self._box: Box | None = None
         self._take_notices = take_notices
         self._network = network
+        self._unshared: dict[str, str] = {}
+        """What the shell exports and the environment has no room for."""
         self._lost = False
         self._deleted = False
 
@@ -147,11 +157,13 @@ class Commands:
         stop: asyncio.Future[None],
         notices: list[Notice],
     ) -> Ended:
-        wanted = self._environment.overlaid(request.env)
+        wanted = {**self._unshared, **self._environment.overlaid(request.env)}
+        own = frozenset(name for name in request.env or () if shareable(name) or name in CALL_ONLY)
         where = cwd or self._environment.cwd
         command = Command(
             text=request.command,
-            variables={name: value for name, value in wanted.items() if shareable(name)},
+            variables={n: v for n, v in wanted.items() if shareable(n) or n in own},
+            own=own,
             cwd=where,
             stdin=stdin_bytes(request),
             timeout=request.timeout,
@@ -177,9 +189,11 @@ class Commands:
         changes = {
             name: value for name, value in difference(ended.had, now).items() if name not in own
         }
-        if not self._environment.fits(changes):
-            notices.append(too_large(changes))
-            changes = {}
+        changes, left = self._environment.fitting(changes)
+        if left:
+            notices.append(too_large(left))
+        unshared = {**self._unshared, **left}.items()
+        self._unshared = {n: v for n, v in unshared if now.get(n) == v or n in own}
         moved = ended.report.cwd if cwd is None and ended.report.cwd.startswith("/") else None
         return self._environment.merge(changes, moved)
 
@@ -206,6 +220,7 @@ class Commands:
             )
             notices.append(Notice(code="shell_restarted", message=message))
         self._box = box
+        self._unshared = {}
         env = {**self._environment.variables, "SHELL": "/bin/bash"}
         self._shell = await Shell.start(
             box,

@@ -323,6 +323,7 @@ class Context:
             kernel = Kernel(spec, place, self._zmq, on_report=self._reported)
             env = self._environment.overlaid(self._private.env)
             cwd = await box.directory(self._private.cwd or self._environment.cwd)
+            env, cwd = self._sharing.start_with(env, cwd)
             await kernel.start(env=env, cwd=cwd, arguments=self._sharing.arguments())
             self._kernel = kernel
             return kernel
@@ -330,11 +331,11 @@ class Context:
     def _share(self, box: Box) -> Sharing:
         if self.language.name == PYTHON.name:
             page = f"{box.paths.run}/env/{self.session}"
-            return OwnKernel(self._environment, page, self._private)
+            return OwnKernel(self._environment, page, self._private, box.directory)
         adapter = adapter_for(self.language.name)
         if adapter is None:
             return Alone()
-        return PartnerKernel(self._environment, adapter, self._private)
+        return PartnerKernel(self._environment, adapter, self._private, box.directory)
 
     def _reported(self, report: Any) -> None:
         """A cell that another client sent, or one whose caller has gone."""

@@ -102,11 +102,28 @@ class Environment:
         return self._apply(wanted, None)
 
     def fits(self, changes: Mapping[str, str | None]) -> bool:
-        merged = {**self.variables, **changes}
-        total = sum(len(name) + len(value) + 2 for name, value in merged.items() if value)
-        return total <= MAX_TOTAL_BYTES and all(
-            len(value) <= MAX_VALUE_BYTES for value in changes.values() if value
+        return not self.fitting(changes)[1]
+
+    def fitting(
+        self, changes: Mapping[str, str | None]
+    ) -> tuple[dict[str, str | None], dict[str, str]]:
+        """Those changes there is room for, and the rest: the longest values are left out."""
+        taken: dict[str, str | None] = {n: v for n, v in changes.items() if v is None}
+        wanted = {name: value for name, value in changes.items() if value is not None}
+        if not wanted:
+            return taken, {}
+        sizes = {name: _size(name, value) for name, value in wanted.items()}
+        room = MAX_TOTAL_BYTES - sum(
+            _size(name, value) for name, value in self.variables.items() if name not in changes
         )
+        left = {}
+        for name in sorted(wanted, key=sizes.__getitem__):
+            room -= sizes[name]
+            if room < 0 or sizes[name] > MAX_VALUE_BYTES + len(name) + 2:
+                left[name] = wanted[name]
+            else:
+                taken[name] = wanted[name]
+        return taken, left
 
     def overlaid(self, changes: Mapping[str, str | None] | None) -> dict[str, str]:
         """The variables with one call's own on top."""
@@ -150,6 +167,11 @@ class Environment:
             page.write(self)
         for callback in list(self._subscribers):
             callback()
+
+
+def _size(name: str, value: str) -> int:
+    """As a program is started with it: `name=value` and NUL."""
+    return len(name) + len(value.encode("utf-8", "surrogatepass")) + 2
 
 
 class Page:

@@ -237,9 +237,12 @@ def with_late(result: Result, late: list[dict[str, Any]]) -> Result:
     streams: dict[str, str] = {}
     outputs: list[dict[str, Any]] = []
     for piece in late:
-        if "output" in piece:
-            outputs.append(piece["output"])
-        else:
+        output = piece.get("output", {})
+        if output:
+            outputs.append(output)
+        if output.get("output_type") == "stream":
+            piece = {"stream": output["name"], "data": output["text"]}
+        if "stream" in piece:
             streams[piece["stream"]] = streams.get(piece["stream"], "") + piece["data"]
     changes: dict[str, Any] = {
         stream: getattr(result, stream) + text for stream, text in streams.items()

@@ -36,7 +36,7 @@ class Adapter(Protocol):
         """Code that applies the changes (None unsets); None when there are none.
 
         Instead of a `cwd` that cannot be entered, the nearest parent that can is taken, and
-        displayed for `entered`.
+        displayed for `entered`; of one entered through symbolic links the path is, for `real`.
         """
 
     def after(self) -> str:
@@ -47,6 +47,9 @@ class Adapter(Protocol):
 
     def entered(self, data: object) -> str | None:
         """The directory taken instead of a missing one, if that is what was displayed."""
+
+    def real(self, data: object) -> str | None:
+        """Another name of the directory asked for, if that is what was displayed."""
 
     def holds(self, name: str, value: str | None) -> bool:
         """Whether the language can have that variable; if not, `before` leaves it out."""
@@ -59,14 +62,16 @@ class Deno:
         data = [[name, value] for name, value in changes.items() if self.holds(name, value)]
         if not data and cwd is None:
             return None
-        directories = [path for path in _upwards(cwd) if _is_unicode(path)]
+        directories = [path if _is_unicode(path) else None for path in _upwards(cwd)]
         return self._call(
             "for (const [name, value] of env) try {"
             " value === null ? Deno.env.delete(name) : Deno.env.set(name, value);"
             " } catch {}"
             " const entered = directories.find((path) => {"
             " try { Deno.chdir(path); return true; } catch { return false; } });"
-            " if (entered !== directories[0]) await report({ entered });",
+            " const path = entered === undefined ? undefined : Deno.cwd();"
+            " if (entered !== directories[0]) await report({ entered: path });"
+            " else if (entered !== path) await report({ real: path });",
             data,
             directories,
         )
@@ -82,7 +87,13 @@ class Deno:
         return None if found is None else _report(found.get("cwd"), found.get("env"))
 
     def entered(self, data: object) -> str | None:
-        path = (_document(data) or {}).get("entered")
+        return self._path(data, "entered")
+
+    def real(self, data: object) -> str | None:
+        return self._path(data, "real")
+
+    def _path(self, data: object, key: str) -> str | None:
+        path = (_document(data) or {}).get(key)
         return path if isinstance(path, str) and _is_directory(path) else None
 
     def holds(self, name: str, value: str | None) -> bool:
@@ -135,8 +146,14 @@ class R:
             return None
 
     def entered(self, data: object) -> str | None:
+        return self._path(data, "entered")
+
+    def real(self, data: object) -> str | None:
+        return self._path(data, "real")
+
+    def _path(self, data: object, key: str) -> str | None:
         try:
-            path = _unhex((_document(data) or {}).get("entered"))
+            path = _unhex((_document(data) or {}).get(key))
         except (TypeError, ValueError):
             return None
         return path if _is_directory(path) else None
@@ -174,7 +191,9 @@ R_APPLY = (
     "  attempt(do.call(Sys.setenv, structure(list(text(value)), names = text(name))))",
     "drop <- function(name) attempt(Sys.unsetenv(text(name)))",
     "enter <- function(paths) for (path in paths) if (attempt(setwd(text(path)))) {",
-    """  if (path != paths[1L]) report(paste0('{"entered":"', path, '"}'))""",
+    "  at <- quoted(charToRaw(getwd()))",
+    "  key <- if (path == paths[1L]) 'real' else 'entered'",
+    """  if (at != paste0('"', paths[1L], '"')) report(paste0('{"', key, '":', at, '}'))""",
     "  break",
     "}",
 )

@@ -26,6 +26,8 @@ class _Told:
 
     env: dict[str, str]
     cwd: str
+    real: str | None = None
+    """The same directory as the kernel names it: without symbolic links."""
     changes: dict[str, str | None] = field(default_factory=dict)
 
 
@@ -61,8 +63,8 @@ class Partner:
         told = self._told
         changes: dict[str, str | None] = dict.fromkeys(told.env.keys() - env.keys())
         changes |= {name: value for name, value in env.items() if told.env.get(name) != value}
-        self._pending = _Told(dict(env), cwd, changes)
         moved = cwd != told.cwd or self._cwd is None
+        self._pending = _Told(dict(env), cwd, None if moved else self._cwd, changes)
         return self._adapter.before(changes, cwd if moved else None)
 
     def after(self) -> str:
@@ -74,6 +76,8 @@ class Partner:
         path = self._adapter.entered(data)
         if path is not None:
             self._pending.cwd = path
+        elif (real := self._adapter.real(data)) is not None:
+            self._pending.real = real
         return path
 
     def changes(self, data: object) -> Changes | None:
@@ -84,11 +88,12 @@ class Partner:
         had = self._expected()
         changed = {name: value for name, value in report.env.items() if had.get(name) != value}
         gone = tuple(sorted(had.keys() - report.env.keys()))
-        asked = self._pending.cwd
+        asked, real = self._pending.cwd, self._pending.real
+        moved = report.cwd if report.cwd not in (asked, real) else None
         told = {name: value for name, value in self._pending.env.items() if name not in gone}
         self._has, self._cwd = report.env, report.cwd
-        self._told = self._pending = _Told(told | changed, report.cwd or asked)
-        return Changes(report.cwd if report.cwd != asked else None, changed, gone)
+        self._told = self._pending = _Told(told | changed, moved or asked)
+        return Changes(moved, changed, gone)
 
     def _expected(self) -> dict[str, str]:
         had = dict(self._has)

@@ -297,9 +297,9 @@ class Session:
     async def _call_directory(self, cwd: str | None) -> str | None:
         if cwd is None:
             return None
-        path = self.resolve(cwd)
+        path = self.resolve(cwd).rstrip("/") or "/"
         box = await self._get_box()
-        if await box.directory(path) != path.rstrip("/") and path != "/":
+        if await box.directory(path) != path:
             raise InvalidCwd(
                 f"expected `cwd` to be a directory that can be entered, got {cwd!r}: make it first"
             )

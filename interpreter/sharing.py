@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -18,6 +20,9 @@ from kernels.kernel import ExecuteOutcome, Kernel, OnEvent
 from kernels.report import Report
 
 REPORT_GRACE = 2.0
+
+Nearest = Callable[[str], Awaitable[str]]
+"""A directory if it can be entered, else the nearest parent that can."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,9 @@ class Sharing(Protocol):
     def arguments(self) -> list[str]:
         """Words for the kernel's command line."""
 
+    def start_with(self, env: dict[str, str], cwd: str) -> tuple[dict[str, str], str]:
+        """What of this the kernel can be started with."""
+
     async def run(
         self, kernel: Kernel, code: str, call: Overlay, on_message: OnEvent, on_late: OnEvent
     ) -> Ran: ...
@@ -62,6 +70,9 @@ class Alone:
     def arguments(self) -> list[str]:
         return []
 
+    def start_with(self, env: dict[str, str], cwd: str) -> tuple[dict[str, str], str]:
+        return env, cwd
+
     async def run(
         self, kernel: Kernel, code: str, call: Overlay, on_message: OnEvent, on_late: OnEvent
     ) -> Ran:
@@ -73,8 +84,11 @@ class OwnKernel:
 
     shares = True
 
-    def __init__(self, environment: Environment, page: str, private: Overlay) -> None:
+    def __init__(
+        self, environment: Environment, page: str, private: Overlay, nearest: Nearest
+    ) -> None:
         self._environment = environment
+        self._nearest = nearest
         self._page = page
         self._private = private
 
@@ -84,6 +98,9 @@ class OwnKernel:
             private = {"env": dict(self._private.env), "cwd": self._private.cwd}
             words += ["--private", json.dumps(private)]
         return words
+
+    def start_with(self, env: dict[str, str], cwd: str) -> tuple[dict[str, str], str]:
+        return env, cwd
 
     async def run(
         self, kernel: Kernel, code: str, call: Overlay, on_message: OnEvent, on_late: OnEvent
@@ -96,14 +113,22 @@ class OwnKernel:
         ran = Ran(outcome)
         if outcome.report is not None:
             ran.notices = notices_of(outcome.report)
+            if outcome.report.missing_cwd is not None:
+                await self._leave(outcome.report.missing_cwd)
             ran.changes = self.take(outcome.report, ran.notices)
         return ran
 
+    async def _leave(self, missing: str) -> None:
+        """The session goes where the kernel went, when its directory is gone."""
+        if missing == self._environment.cwd:
+            with suppress(OSError):
+                self._environment.merge({}, await self._nearest(missing))
+
     def take(self, report: Report, notices: list[Notice]) -> EnvironmentChanges:
         changes: dict[str, str | None] = {**report.set, **dict.fromkeys(report.unset)}
-        if not self._environment.fits(changes):
-            notices.append(too_large(changes))
-            changes = {}
+        changes, left = self._environment.fitting(changes)
+        if left:
+            notices.append(too_large(left))
         return self._environment.merge(changes, report.cwd)
 
 
@@ -112,9 +137,14 @@ class PartnerKernel:
 
     shares = True
 
-    def __init__(self, environment: Environment, adapter: Adapter, private: Overlay) -> None:
+    def __init__(
+        self, environment: Environment, adapter: Adapter, private: Overlay, nearest: Nearest
+    ) -> None:
         self._environment = environment
         self._adapter = adapter
+        self._nearest = nearest
+        self._started: tuple[dict[str, str], str] = ({}, "/")
+        self._unshared: dict[str, str] = {}
         self._private = private
         self._private_cwd = private.cwd
         self._partner: Partner | None = None
@@ -123,12 +153,20 @@ class PartnerKernel:
     def arguments(self) -> list[str]:
         return []
 
+    def start_with(self, env: dict[str, str], cwd: str) -> tuple[dict[str, str], str]:
+        holds = self._adapter.holds
+        while not holds("PWD", cwd):
+            cwd = os.path.dirname(cwd)
+        self._started = {name: v for name, v in env.items() if holds(name, v)}, cwd
+        return self._started
+
     async def run(
         self, kernel: Kernel, code: str, call: Overlay, on_message: OnEvent, on_late: OnEvent
     ) -> Ran:
-        env, cwd = self._wanted(call)
-        partner = await self._partner_of(kernel, env, cwd)
+        partner = await self._partner_of(kernel)
         notices: list[Notice] = []
+        await self._leave_missing(call, notices)
+        env, cwd = self._wanted(call)
 
         def entered(bundle: Mapping[str, Any]) -> None:
             if (path := partner.entered(bundle[MIME])) is not None:
@@ -159,11 +197,23 @@ class PartnerKernel:
     def _wanted(self, call: Overlay) -> tuple[dict[str, str], str]:
         private = Overlay(self._private.env, self._private_cwd)
         overlay = call.over(private)
-        return self._environment.overlaid(overlay.env), overlay.cwd or self._environment.cwd
+        env = {**self._unshared, **self._environment.overlaid(overlay.env)}
+        return env, overlay.cwd or self._environment.cwd
 
-    async def _partner_of(self, kernel: Kernel, env: Mapping[str, str], cwd: str) -> Partner:
+    async def _leave_missing(self, call: Overlay, notices: list[Notice]) -> None:
+        """The kernel may be in a directory that is gone, which it would not tell."""
+        cwd = self._private_cwd or self._environment.cwd
+        if call.cwd is not None or (nearest := await self._nearest(cwd)) == cwd:
+            return
+        notices.append(missing_cwd(cwd, nearest))
+        if self._private_cwd is not None:
+            self._private_cwd = nearest
+        else:
+            self._environment.merge({}, nearest)
+
+    async def _partner_of(self, kernel: Kernel) -> Partner:
         if self._partner is None or self._kernel is not kernel:
-            self._partner, self._kernel = Partner(self._adapter, env, cwd), kernel
+            self._partner, self._kernel = Partner(self._adapter, *self._started), kernel
             await self._learn(kernel, self._partner)
         return self._partner
 
@@ -175,14 +225,16 @@ class PartnerKernel:
         if changed is None:
             return
         private = {*call.env, *self._private.env}
-        told = {**changed.set, **dict.fromkeys(changed.unset)}
+        told: dict[str, str | None] = {**changed.set, **dict.fromkeys(changed.unset)}
         shared = {n: v for n, v in told.items() if n not in private and shareable(n)}
         cwd = changed.cwd
         if self._private_cwd is not None and call.cwd is None:
             self._private_cwd, cwd = cwd or self._private_cwd, None
-        if not self._environment.fits(shared):
-            ran.notices.append(too_large(shared))
-            shared = {}
+        shared, left = self._environment.fitting(shared)
+        if left:
+            ran.notices.append(too_large(left))
+        unshared = {**self._unshared, **left}.items()
+        self._unshared = {name: value for name, value in unshared if told.get(name, value) == value}
         ran.changes = self._environment.merge(shared, None if call.cwd else cwd)
 
 
@@ -234,5 +286,6 @@ def too_large(changes: Mapping[str, str | None]) -> Notice:
     names = ", ".join(sorted(changes)[:20])
     return Notice(
         code="environment_skipped",
-        message=f"not shared, since the environment would hold more than 1 MiB: {names}",
+        message="not shared, since a value may have 128 KiB and the whole environment 1 MiB at "
+        f"most: {names}",
     )

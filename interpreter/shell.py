@@ -28,6 +28,8 @@ class Command:
     cwd: str
     stdin: bytes | None = None
     timeout: float | None = None
+    own: frozenset[str] = frozenset()
+    """Names that were given for this command alone: what the shell had is put back after it."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Shell:
         self._reported = bytearray()
         self._holding: int | None = None
         self._told: dict[str, str] = {}
+        self._covered: set[str] = set()
         self._cwd: str | None = None
         self._grace = 2.0
         self._last = bash.Report(False, 0, False, True, False, "", {})
@@ -138,8 +141,11 @@ class Shell:
         text = head + os.fsencode(command.text)
         os.ftruncate(self._command, 0)
         os.pwrite(self._command, text, 0)
-        changes = difference(self._told, command.variables)
-        lines = bash.change_variables(changes)
+        lines = bash.put_back(self._covered)
+        told = {name: v for name, v in self._told.items() if name not in self._covered}
+        self._covered = set(command.own - told.keys())
+        lines += bash.put_aside(self._covered)
+        lines += bash.change_variables(difference(told, command.variables))
         if command.cwd != self._cwd:
             previous = self._last.exported.get("OLDPWD")
             lines += bash.change_directory(command.cwd)

@@ -137,8 +137,7 @@ class TerminalEnvironment:
         """What the user has changed since the last report is the session's now."""
         changes = difference(before.variables, after.variables)
         cwd = after.cwd if after.cwd != before.cwd and after.cwd.startswith("/") else None
-        if not self._environment.fits(changes):
-            changes = {}
+        changes, _ = self._environment.fitting(changes)
         if changes or cwd:
             self._environment.merge(changes, cwd)
 
