@@ -21,10 +21,12 @@ def children(host_pid: int) -> list[int]:
 
 def main_children(host_pid: int) -> list[int]:
     """The same for a process of one thread, which bash is: one file to read."""
-    with suppress(OSError):
-        text = Path(f"/proc/{host_pid}/task/{host_pid}/children").read_text()
-        return [int(pid) for pid in text.split()]
-    return []
+    try:
+        fd = os.open(f"/proc/{host_pid}/task/{host_pid}/children", os.O_RDONLY)
+    except OSError:
+        return []
+    with open(fd, "rb", buffering=0) as file:
+        return [int(pid) for pid in file.read().split()]
 
 
 def ticks() -> int:

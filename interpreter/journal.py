@@ -25,8 +25,9 @@ class Journal:
         self.path = path
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
         self._fd = os.open(path, flags, 0o600)
-        self.size = _whole(self._fd)
-        if self.size != os.fstat(self._fd).st_size:
+        found = os.fstat(self._fd).st_size
+        self.size = _whole(self._fd) if found else 0
+        if self.size != found:
             os.ftruncate(self._fd, self.size)
         self._changed: asyncio.Future[None] | None = None
 
