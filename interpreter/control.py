@@ -139,8 +139,6 @@ class Control:
             return
         if answer is None or answer.done():
             _close_all(fds)
-            if answer is not None:
-                answer.cancelled()
         elif "errno" in message:
             answer.set_exception(OSError(int(message["errno"]), str(message["message"])))
         else:

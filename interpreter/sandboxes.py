@@ -193,7 +193,6 @@ class Sandbox:
             await self.processes.restore(None, {})
             return
         self._box, live = found
-        self._box.ended.add_done_callback(lambda _: None)
         with suppress(OSError):
             await self._premises.connect(self._box, self._stack)
         await self.processes.restore(self._box, live)

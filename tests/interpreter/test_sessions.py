@@ -198,9 +198,8 @@ async def test_sessions_keep_to_themselves(sandbox: Sandbox) -> None:
 async def test_processes_start_in_it(session: Session, sandbox: Sandbox, shell: Shell) -> None:
     await shell("export A=1; cd /tmp")
     process = await sandbox.processes.start(session, StartProcess(command="echo $A $PWD"))
-    async for event in process.events():
-        if event.name == "stdout":
-            assert event.data["data"] == "1 /tmp\n"
+    events = [event async for event in process.events()]
+    assert [event.data["data"] for event in events if event.name == "stdout"] == ["1 /tmp\n"]
 
 
 async def test_too_much_is_refused(session: Session) -> None:
