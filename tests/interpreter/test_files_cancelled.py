@@ -83,10 +83,11 @@ async def test_nothing_is_left(shelf: Shelf, seed: int) -> None:
     await shelf.put("tree/d/b")
     choices = operations(shelf, choose)
     given_up = 0
-    for _ in range(12):
+    rounds = 0
+    while rounds < 12 or given_up <= 10:
+        rounds += 1
         some = [give_up(choose.choice(choices), choose.random() * LONGEST) for _ in range(5)]
         given_up += sum(await asyncio.gather(*some))
-    assert given_up > 10
     await shelf.files.close()
     assert list(Path(shelf.session.box.plan.files).rglob(".cellshell-*~")) == []
     assert (

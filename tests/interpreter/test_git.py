@@ -137,7 +137,8 @@ async def test_a_clone_that_takes_too_long_is_ended(shelf: Shelf) -> None:
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
-            assert await loop.sock_recv(connection, 4096) == b""
+            while await loop.sock_recv(connection, 4096):
+                continue  # what git had sent before it was ended
     assert os.listdir(shelf.host) == []
 
 
