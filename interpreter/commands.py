@@ -22,14 +22,6 @@ from interpreter.sharing import missing_cwd, too_large
 from interpreter.shell import Command, Ended, Shell
 from kernels.errors import CellshellError
 
-CALL_ONLY = frozenset(
-    (
-        *("TERM", "PAGER", "GIT_PAGER", "COLUMNS", "LINES", "MPLBACKEND"),
-        *("CLICOLOR", "CLICOLOR_FORCE", "FORCE_COLOR"),
-    )
-)
-"""Private to each place, and yet a call may give them for itself."""
-
 
 class Commands:
     """Runs commands one after the other in the session's bash, started when it is needed."""
@@ -157,13 +149,11 @@ class Commands:
         stop: asyncio.Future[None],
         notices: list[Notice],
     ) -> Ended:
-        wanted = {**self._unshared, **self._environment.overlaid(request.env)}
-        own = frozenset(name for name in request.env or () if shareable(name) or name in CALL_ONLY)
         where = cwd or self._environment.cwd
         command = Command(
             text=request.command,
-            variables={n: v for n, v in wanted.items() if shareable(n) or n in own},
-            own=own,
+            variables={**self._unshared, **self._environment.overlaid(request.env)},
+            own=frozenset(request.env or ()),
             cwd=where,
             stdin=stdin_bytes(request),
             timeout=request.timeout,
@@ -185,9 +175,11 @@ class Commands:
         if ended.report is None:
             return EnvironmentChanges()
         own = set(request.env or ())
-        now = {name: value for name, value in ended.report.exported.items() if shareable(name)}
+        now = ended.report.exported
         changes = {
-            name: value for name, value in difference(ended.had, now).items() if name not in own
+            name: value
+            for name, value in difference(ended.had, now).items()
+            if shareable(name) and name not in own
         }
         changes, left = self._environment.fitting(changes)
         if left:

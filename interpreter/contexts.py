@@ -116,6 +116,7 @@ class Context:
         """Queue a run. Raises QueueFull."""
         recording = CodeRecording(
             execution.emit,
+            results=self.language.results,
             max_bytes=request.max_output_bytes,
             journal_bytes=self._settings.journal_bytes,
         )

@@ -13,37 +13,14 @@ import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from interpreter.fields import MAX_VALUE_BYTES
+from interpreter.fields import KEPT_BY_BASH, MAX_VALUE_BYTES
 from interpreter.models import EnvironmentChanges
 
-PRIVATE = frozenset(
-    [
-        "_",
-        "SHLVL",
-        "PWD",
-        "OLDPWD",
-        "PPID",
-        "UID",
-        "EUID",
-        "SHELLOPTS",
-        "POSIXLY_CORRECT",
-        "COLUMNS",
-        "LINES",
-        "TERM",
-        "PAGER",
-        "GIT_PAGER",
-        "MPLBACKEND",
-        "CLICOLOR",
-        "CLICOLOR_FORCE",
-        "FORCE_COLOR",
-        "PROMPT_COMMAND",
-        "PS1",
-        "PS2",
-        "PS4",
-        "HISTFILE",
-    ]
-)
-"""Names that belong to one place and are never shared."""
+PRIVATE = KEPT_BY_BASH | {
+    *("COLUMNS", "LINES", "TERM", "PAGER", "GIT_PAGER", "MPLBACKEND", "HISTFILE"),
+    *("CLICOLOR", "CLICOLOR_FORCE", "FORCE_COLOR", "PROMPT_COMMAND", "PS1", "PS2", "PS4"),
+}
+"""Names that each place has for itself: what it sets them to is never shared."""
 _PRIVATE_PREFIX = re.compile(r"BASH|JPY_|PYDEVD_|CELLSHELL_")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 MAX_TOTAL_BYTES = 1024 * 1024
@@ -51,6 +28,7 @@ MAX_TOTAL_BYTES = 1024 * 1024
 
 
 def shareable(name: str) -> bool:
+    """Whether what a place sets it to is taken over by the others."""
     return (
         name not in PRIVATE
         and not _PRIVATE_PREFIX.match(name)
@@ -88,18 +66,18 @@ class Environment:
         self, changes: Mapping[str, str | None], cwd: str | None = None
     ) -> EnvironmentChanges:
         """Take over what an operation changed; the names become the session's own."""
-        wanted = {name: value for name, value in changes.items() if shareable(name)}
-        self.own.update(wanted)
-        return self._apply(wanted, cwd)
+        return self.give({n: value for n, value in changes.items() if shareable(n)}, cwd)
+
+    def give(
+        self, changes: Mapping[str, str | None], cwd: str | None = None
+    ) -> EnvironmentChanges:
+        """The same for what a client asks for, which holds in every place: private names too."""
+        self.own.update(changes)
+        return self._apply(changes, cwd)
 
     def inherit(self, changes: Mapping[str, str | None]) -> EnvironmentChanges:
         """Take over what the sandbox changed, where the session has no say of its own."""
-        wanted = {
-            name: value
-            for name, value in changes.items()
-            if shareable(name) and name not in self.own
-        }
-        return self._apply(wanted, None)
+        return self._apply({n: v for n, v in changes.items() if n not in self.own}, None)
 
     def fits(self, changes: Mapping[str, str | None]) -> bool:
         return not self.fitting(changes)[1]

@@ -14,6 +14,13 @@ from pydantic import AfterValidator, Field, StringConstraints
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 MAX_VALUE_BYTES = 128 * 1024 - 256
 """Linux refuses to start a program with one string beyond 128 KiB in its environment."""
+KEPT_BY_BASH = frozenset(
+    (
+        *("_", "SHLVL", "PWD", "OLDPWD", "PPID", "UID", "EUID", "POSIXLY_CORRECT"),
+        *("SHELLOPTS", "BASHOPTS", "BASHPID", "BASH_VERSINFO"),
+    )
+)
+"""Names whose value bash gives, whatever it was started with. A working directory is `cwd`."""
 MAX_OUTPUT_BYTES = 64 * 1024 * 1024
 DEFAULT_OUTPUT_BYTES = 1024 * 1024
 
@@ -32,6 +39,8 @@ def clean_text(value: str) -> str:
 def _variable_name(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
         raise ValueError(f"{value!r} is not a variable name: expected [A-Za-z_][A-Za-z0-9_]*")
+    if value in KEPT_BY_BASH:
+        raise ValueError(f"{value} is set by the shell itself and cannot be given")
     return value
 
 

@@ -24,6 +24,8 @@ _MAX_PORTS = 1024
 _MAX_PROCESSES = 4096
 _MAX_DESCRIPTORS = 4096
 _CONNECT_SECONDS = 10.0
+RELAYED = "127.0.0.67"
+"""Where kernels listen that know no Unix sockets: see `kernels/guest/tcp_relay.py`."""
 _SOCKET = re.compile(r"socket:\[(\d+)\]")
 
 
@@ -47,7 +49,7 @@ class Connects(Protocol):
 def listening(box_host_pid: int, *, hidden: Collection[int] = ()) -> list[ListeningPort]:
     """The listening ports of the network that a process is in, without asking inside the box.
 
-    `hidden` are ports of ours, such as the egress proxy's. A box that has ended has none.
+    `hidden` are ports of ours, such as the egress proxy's; kernels' are left out. A box that has ended has none.
     """
     found: dict[int, ListeningPort] = {}
     for table in ("tcp", "tcp6"):
@@ -56,6 +58,22 @@ def listening(box_host_pid: int, *, hidden: Collection[int] = ()) -> list[Listen
     owners = _owners(box_host_pid, found.keys()) if found else {}
     ports = {replace(port, pid=owners.get(inode)) for inode, port in found.items()}
     return sorted(ports, key=lambda port: (port.port, port.address))
+
+
+def listens(box_host_pid: int, process_host_pid: int, port: int) -> bool:
+    """Whether a process of a box, or one below it, listens on `port`.
+
+    A listener that nobody in the box is seen to hold counts too: it may be any process's.
+    """
+    inodes: set[int] = set()
+    for table in ("tcp", "tcp6"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            found = _table(Path(f"/proc/{box_host_pid}/net/{table}"))
+            inodes |= {inode for inode, each in found.items() if each.port == port}
+    if not inodes:
+        return False
+    owned = inodes & _owners(process_host_pid, inodes).keys()
+    return bool(owned) or not _owners(box_host_pid, inodes)
 
 
 async def open_connection(
@@ -92,7 +110,7 @@ async def _connect(box: Connects, port: int) -> socket.socket:
         return await box.connect(port, family="inet6")
 
 
-def _table(path: Path, hidden: Collection[int]) -> dict[int, ListeningPort]:
+def _table(path: Path, hidden: Collection[int] = ()) -> dict[int, ListeningPort]:
     """Inodes to listening ports. The kernel lists listeners first, so the read ends early."""
     found: dict[int, ListeningPort] = {}
     with path.open() as lines:
@@ -101,8 +119,8 @@ def _table(path: Path, hidden: Collection[int]) -> dict[int, ListeningPort]:
             if fields[3] != _LISTENING:
                 break
             address, _, port = fields[1].rpartition(":")
-            if int(port, 16) not in hidden:
-                found[int(fields[9])] = ListeningPort(int(port, 16), _address(address))
+            if int(port, 16) not in hidden and (host := _address(address)) != RELAYED:
+                found[int(fields[9])] = ListeningPort(int(port, 16), host)
     return found
 
 

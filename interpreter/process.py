@@ -52,6 +52,11 @@ class Process:
     def running(self) -> bool:
         return self._info.status == "running"
 
+    @property
+    def host_pid(self) -> int:
+        """As the machine counts; -1 for one that has never run under this service."""
+        return self._handle.host_pid if self._handle else -1
+
     def info(self) -> ProcessInfo:
         return self._info.model_copy()
 

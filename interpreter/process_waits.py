@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import re
 from contextlib import aclosing, suppress
-from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from interpreter.errors import InvalidRequest, PortUnreachable, ProcessExited, WaitTimeout
 from interpreter.models import WaitResult
 from interpreter.pattern import PatternSearch
-from interpreter.ports import open_connection
+from interpreter.ports import listens, open_connection
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -29,8 +27,6 @@ FIRST_PROBE, LAST_PROBE = 0.01, 0.25
 """Linux tells nobody that a port is listened on. A look costs 0.1 ms; the pause between two grows
 by half each time, so that a server is seen soon after it came, and a slow one costs little."""
 ANSWER_TIMEOUT = 10.0
-_LISTENING = "0A"
-_MOST_LISTENERS = 4096
 
 
 async def wait_for(process: Process, log: ProcessLog, request: WaitFor) -> WaitResult:
@@ -148,20 +144,18 @@ async def _port(process: Process, request: WaitFor) -> WaitResult:
         raise InvalidRequest("expected `port`, the number of the port to wait for")
     pause = FIRST_PROBE
     while True:
-        ended = not process.running
-        if process.box and await _serves(process.box, request, request.port):
-            return WaitResult(process=process.info())
-        if ended:
+        if not process.running or process.box is None:
             raise _exited(process, request)
+        found = listens(process.box.host_pid, process.host_pid, request.port)
+        if found and await _answers(process.box, request, request.port):
+            return WaitResult(process=process.info())
         with suppress(TimeoutError):
             async with asyncio.timeout(pause):
                 await process.wait()
         pause = min(pause * 1.5, LAST_PROBE)
 
 
-async def _serves(box: Box, request: WaitFor, port: int) -> bool:
-    if not _listens(box.host_pid, port):
-        return False
+async def _answers(box: Box, request: WaitFor, port: int) -> bool:
     if request.path is None and request.status is None:
         return True
     try:
@@ -170,23 +164,6 @@ async def _serves(box: Box, request: WaitFor, port: int) -> bool:
     except (OSError, PortUnreachable, asyncio.LimitOverrunError, EOFError):
         return False  # a time-out too is an OSError
     return status < 400 if request.status is None else status == request.status
-
-
-def _listens(host_pid: int, port: int) -> bool:
-    """The kernel lists the listening sockets first."""
-    ending = f":{port:04X}"
-    for table in ("tcp", "tcp6"):
-        with (
-            suppress(FileNotFoundError, ProcessLookupError),
-            Path(f"/proc/{host_pid}/net/{table}").open() as file,
-        ):
-            for line in islice(file, 1, _MOST_LISTENERS):
-                fields = line.split()
-                if fields[3] != _LISTENING:
-                    break
-                if fields[1].endswith(ending):
-                    return True
-    return False
 
 
 async def _get(box: Box, port: int, path: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import codecs
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict
 from typing import Any, Literal, Protocol
 
@@ -90,10 +90,12 @@ class CommandRecording:
 class CodeRecording:
     """nbformat outputs. Adjacent text of one stream becomes one event while it waits."""
 
-    def __init__(self, emit: Emit, *, max_bytes: int, journal_bytes: int) -> None:
+    def __init__(
+        self, emit: Emit, *, results: Collection[str], max_bytes: int, journal_bytes: int
+    ) -> None:
         self._emit = emit
         self._max_bytes = max_bytes
-        self._collector = OutputCollector(max_bytes)
+        self._collector = OutputCollector(max_bytes, results)
         self._room = journal_bytes
         self.execution_count: int | None = None
 

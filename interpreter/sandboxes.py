@@ -284,7 +284,7 @@ class Sandbox:
             environment = Environment(
                 cwd=document["cwd"], variables={**self._premises.variables(), **self.env}, own={}
             )
-            environment.merge(document["own"])
+            environment.give(document["own"])
             session = Session(id, environment, self._around, document["created_at"])
             session.restore(document.get("contexts", []))
             self._sessions[id] = session

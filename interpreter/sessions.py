@@ -116,7 +116,7 @@ class Session:
         """Raises InvalidRequest when the whole would be too large for Linux to start a program."""
         self._check_fits(changes)
         self._touch()
-        self.environment.merge(changes)
+        self.environment.give(changes)
         return self.environment_info()
 
     async def exec(self, request: Exec) -> Execution:

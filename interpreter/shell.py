@@ -79,7 +79,7 @@ class Shell:
         process = box.adopt(result["pid"], {"pidfd": handed.pop("pidfd")})
         shell = cls(box, process, result["directory"], handed)
         shell._grace = grace
-        shell._told = {key: value for key, value in env.items() if shareable(key)}
+        shell._told = dict(env)
         os.write(shell._script, bash.FIRST.encode())
         return shell
 
@@ -217,7 +217,8 @@ class Shell:
         self._woken = None
         if report is not None:
             self._last = report
-            self._told = {k: v for k, v in report.exported.items() if shareable(k)}
+            private = {k: v for k, v in had.items() if not shareable(k)}
+            self._told = private | {k: v for k, v in report.exported.items() if shareable(k)}
             self._cwd = report.cwd
         exited = not self.alive
         code = None

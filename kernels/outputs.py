@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from kernels.bounded import BoundedText, mark
 StreamName = Literal["stdout", "stderr"]
 Output = dict[str, Any]
 
+RESULTS = ("execute_result",)
 MAX_OUTPUTS = 10_000
 MAX_RICH_BYTES = 256 * 1024 * 1024
 """All outputs together that are not streams; more are dropped, as beyond MAX_OUTPUTS."""
@@ -37,10 +38,14 @@ class _Rich:
 
 
 class OutputCollector:
-    """Applies the events of an execution; `max_bytes` for each stream, and each other output."""
+    """Applies the events of an execution; `max_bytes` for each stream, and each other output.
 
-    def __init__(self, max_bytes: int) -> None:
+    `results` are the types of output a kernel shows the value of a cell as.
+    """
+
+    def __init__(self, max_bytes: int, results: Collection[str] = RESULTS) -> None:
         self._max_bytes = max_bytes
+        self._results = results
         self._dropped = 0
         self._cut = False
         self._clear()
@@ -82,9 +87,9 @@ class OutputCollector:
 
     @property
     def text(self) -> str | None:
-        """text/plain of the last `execute_result`."""
+        """text/plain of the last result."""
         for item in reversed(self._items):
-            if isinstance(item, _Rich) and item.output["output_type"] == "execute_result":
+            if isinstance(item, _Rich) and item.output["output_type"] in self._results:
                 plain = item.output["data"].get("text/plain")
                 return plain if isinstance(plain, str) else None
         return None

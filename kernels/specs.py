@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 
 from kernels.errors import LanguageUnavailable, LanguageUnknown
+from kernels.outputs import RESULTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -53,6 +54,8 @@ class KernelLanguage:
     env: Mapping[str, str] = field(default_factory=dict)
     interrupt_mode: Literal["signal", "message"] = "signal"
     relayed: bool = False
+    results: tuple[str, ...] = RESULTS
+    """Types of output that its kernel shows the value of a cell as."""
     resource_dir: str = ""
     reason: str | None = None
     """Why it cannot run here, and what to install."""
@@ -110,6 +113,7 @@ R = KernelLanguage(
     kernel="ir",
     display_name="R",
     argv=("R", "--slave", "-e", "IRkernel::main()", "--args", "{connection_file}"),
+    results=("display_data",),
 )
 
 

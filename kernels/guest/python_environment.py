@@ -18,7 +18,8 @@ from typing import Any
 
 PRIVATE = frozenset(
     (
-        *("_", "SHLVL", "PWD", "OLDPWD", "PPID", "UID", "EUID", "SHELLOPTS", "POSIXLY_CORRECT"),
+        *("_", "SHLVL", "PWD", "OLDPWD", "PPID", "UID", "EUID", "POSIXLY_CORRECT"),
+        *("SHELLOPTS", "BASHOPTS", "BASHPID", "BASH_VERSINFO"),
         *("COLUMNS", "LINES", "TERM", "PAGER", "GIT_PAGER", "MPLBACKEND", "HISTFILE"),
         *("CLICOLOR", "CLICOLOR_FORCE", "FORCE_COLOR", "PROMPT_COMMAND", "PS1", "PS2", "PS4"),
     )
@@ -202,7 +203,7 @@ class Environment:
         env, cwd = dict(document["env"]), document.get("cwd")
         changes = {name: None for name in self._told if name not in env}
         changes.update((n, v) for n, v in env.items() if self._told.get(n) != v)
-        self._apply({name: v for name, v in changes.items() if self._shareable(name)})
+        self._apply({name: v for name, v in changes.items() if name not in self._private})
         for name in changes:
             self._agree(name)
         self._told = env

@@ -24,12 +24,14 @@ from typing import Any
 
 CHUNK = 256 * 1024
 RETRY = 0.02
+ADDRESS = "127.0.0.67"
+"""Of the loopback network, and not the one that user code listens on."""
 PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None)
 
 
 def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    sockets = [socket.create_server((ADDRESS, 0)) for _ in range(count)]
     ports = [each.getsockname()[1] for each in sockets]
     for each in sockets:
         each.close()
@@ -87,7 +89,7 @@ class Relay:
         """The kernel opens its ports some time after its start, and announces that nowhere."""
         while True:
             try:
-                return await asyncio.open_connection("127.0.0.1", port, limit=CHUNK)
+                return await asyncio.open_connection(ADDRESS, port, limit=CHUNK)
             except ConnectionRefusedError:
                 await asyncio.sleep(RETRY)
 
@@ -139,7 +141,7 @@ def main() -> int:
         os.execvp(argv[0], argv)
     names = [name for name in info if name.endswith("_port")]
     ports = dict(zip(names, free_ports(len(names)), strict=True))
-    private = write_private({**info, **ports, "transport": "tcp", "ip": "127.0.0.1"})
+    private = write_private({**info, **ports, "transport": "tcp", "ip": ADDRESS})
     try:
         with start(argv, public, private) as kernel:
             asyncio.run(serve(info, ports, Relay(kernel)))

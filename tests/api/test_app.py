@@ -114,6 +114,19 @@ async def test_json_is_json_whatever_it_is_called(http: httpx.AsyncClient, kind:
     assert (await http.delete(answer.headers["location"])).status_code == 204
 
 
+@pytest.mark.parametrize("name", ["PWD", "_", "SHLVL", "UID", "BASHOPTS", "POSIXLY_CORRECT"])
+async def test_what_bash_sets_itself_cannot_be_given(
+    http: httpx.AsyncClient, session: str, name: str
+) -> None:
+    for answer in (
+        await http.patch(f"{session}/env", json={name: "x"}),
+        await http.post(f"{session}/exec", json={"command": "true", "env": {name: None}}),
+        await http.put("/v1/sandboxes/never", json={"env": {name: "x"}}),
+    ):
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+        assert f"{name} is set by the shell itself" in answer.json()["detail"]
+
+
 async def test_what_exists_is_not_created_again(http: httpx.AsyncClient, sandbox: str) -> None:
     id = sandbox.rpartition("/")[2]
     assert problem(await http.post("/v1/sandboxes", json={"id": id})).code == "sandbox_exists"

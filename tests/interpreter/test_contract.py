@@ -13,6 +13,7 @@ from jupyter_client.session import Session as Messages
 
 from interpreter.errors import CellshellError
 from interpreter.models import CodeResult, CreateContext, Exec, ExecResult, RunCode
+from interpreter.sandboxes import Sandbox
 from interpreter.sessions import Session
 
 DIRECTORIES = [
@@ -97,6 +98,14 @@ async def test_a_fresh_kernel_has_what_changed_since_it_started(
     assert await shown(session, language) == ["1", "/workspace"]
 
 
+async def test_a_value_is_the_text_and_no_port_of_ours_is_listed(
+    sandbox: Sandbox, python: Python, language: str
+) -> None:
+    result = await python("1 + 1", language=language)
+    assert result.text == {"typescript": "2", "r": "[1] 2"}[language]
+    assert await sandbox.ports() == []
+
+
 async def test_a_symbolic_link_is_no_change(session: Session, shell: Shell, language: str) -> None:
     await session.set_env({"A": "1"})
     await shell("mkdir -p real; ln -sfn real link")
@@ -146,6 +155,31 @@ async def test_one_call_may_say_what_is_private_to_a_place(shell: Shell) -> None
     before = (await shell("env | sort")).stdout
     assert (await shell("env | grep -c 'COLOR=0\\|^PAGER=cat\\|TERM=x'", env=call)).stdout == "3\n"
     assert (await shell("env | sort")).stdout == before
+
+
+async def test_a_client_may_give_what_places_have_for_themselves(
+    sandbox: Sandbox, session: Session, shell: Shell, python: Python
+) -> None:
+    seen = "import os; print(os.environ.get('PAGER'), os.environ.get('BASH_ENV'))"
+    echo = "echo ${PAGER-} ${BASH_ENV-}"
+    await python("1")
+    await shell("export PAGER=shells; true")
+    assert (await python(seen)).stdout == "cat None\n"
+    await session.set_env({"PAGER": "given", "BASH_ENV": "/dev/null"})
+    for _ in range(2):
+        assert (await shell(echo)).stdout == "given /dev/null\n"
+        assert (await python(seen)).stdout == "given /dev/null\n"
+    assert (await shell(echo, env={"PAGER": "once"})).stdout == "once /dev/null\n"
+    result = await shell(f"{echo}; export PAGER=mine")
+    assert (result.stdout, changes(result)) == ("given /dev/null\n", NOTHING)
+    assert (await shell(echo)).stdout == "mine /dev/null\n"
+    await shell("exit")
+    assert (await shell(echo)).stdout == "given /dev/null\n"
+    await session.set_env({"PAGER": None, "BASH_ENV": None})
+    assert (await shell(echo)).stdout == "\n"
+    await sandbox.set_env({"TERM": "vt52"})
+    assert (await shell("echo $TERM")).stdout == "vt52\n"
+    await sandbox.set_env({"TERM": None})
 
 
 async def test_what_is_too_large_takes_nothing_else_along(shell: Shell, python: Python) -> None:

@@ -98,6 +98,22 @@ s.serve_forever()" """.replace('"s =', '"import http.server as h\ns =')
         await wait_for(process, "port", port=port)
 
 
+async def test_a_port_that_somebody_else_has_is_not_waited_for(run: Run) -> None:
+    serve = f"{run.session.box.python} -u -m http.server -b 127.0.0.1 0"
+    first = await run(serve)
+    found = await wait_for(first, "log", pattern=r"port (\d+)", regex=True)
+    assert found.match
+    port = int(found.match[1] or "")
+    idle = await run("sleep 1000")
+    with pytest.raises(WaitTimeout):
+        await wait_for(idle, "port", port=port, timeout=0.3)
+    late = await run(f"{serve.removesuffix(' 0')} {port}")
+    with pytest.raises(ProcessExited):
+        await wait_for(late, "port", port=port)
+    below = await run(f"(setsid {serve.removesuffix(' 0')} {port + 1} &); sleep 1000")
+    await wait_for(below, "port", port=port + 1)
+
+
 async def test_wait_without_what_it_needs(run: Run) -> None:
     process = await run("sleep 1000")
     for for_ in ("log", "port"):

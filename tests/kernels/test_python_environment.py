@@ -112,8 +112,15 @@ async def test_what_belongs_to_the_kernel_alone_is_not_told(sharing: Kernel, pag
     names = ("TERM", "MPLBACKEND", "JPY_X", "_", "PWD", "BASH_ENV", "CELLSHELL_X", "COLUMNS")
     ran = await run(sharing, f"import os\nfor name in {names}: os.environ[name] = 'x'")
     assert ran.outcome.report is None
-    page.write(TERM="other", PAGER="less")
     assert await see(sharing, "(os.environ['TERM'], os.environ['PAGER'])") == ("x", "cat")
+
+
+async def test_what_a_client_gives_holds_in_the_kernel_too(sharing: Kernel, page: Page) -> None:
+    page.write(TERM="other", PAGER="less")
+    assert await see(sharing, "(os.environ['TERM'], os.environ['PAGER'])") == ("other", "less")
+    await run(sharing, "os.environ['PAGER'] = 'mine'")
+    page.write(TERM="other", PAGER="less", A="1")
+    assert await see(sharing, "(os.environ['PAGER'], os.environ['A'])") == ("mine", "1")
 
 
 async def test_what_cannot_be_shared_is_named(sharing: Kernel) -> None:
