@@ -206,16 +206,6 @@ def adapter_for(language: str) -> Adapter | None:
     return adapter() if adapter else None
 
 
-def _r_local(*lines: str) -> str:
-    """R code that sees base alone, whatever the user has named, and shows nothing."""
-    body = "\n".join(lines)
-    return (
-        "base::invisible(base::eval(base::quote({\n"
-        f"{body}\n"
-        "}), base::new.env(parent = base::baseenv())))"
-    )
-
-
 def _document(data: object) -> dict[str, object] | None:
     if not isinstance(data, str) or len(data) > MAX_REPORT:
         return None

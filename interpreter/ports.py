@@ -49,7 +49,8 @@ class Connects(Protocol):
 def listening(box_host_pid: int, *, hidden: Collection[int] = ()) -> list[ListeningPort]:
     """The listening ports of the network that a process is in, without asking inside the box.
 
-    `hidden` are ports of ours, such as the egress proxy's; kernels' are left out. A box that has ended has none.
+    `hidden` are ports of ours, such as the egress proxy's; kernels' are left out. A box that has
+    ended has none.
     """
     found: dict[int, ListeningPort] = {}
     for table in ("tcp", "tcp6"):

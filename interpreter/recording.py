@@ -6,7 +6,7 @@ import base64
 import codecs
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from interpreter.models import CodeResult, ErrorInfo, ExecResult, Omitted
 from kernels import messages
@@ -17,13 +17,6 @@ Encoding = Literal["utf-8", "base64"]
 Emit = Callable[[str, dict[str, Any]], None]
 STREAMS: tuple[Literal["stdout", "stderr"], ...] = ("stdout", "stderr")
 TAIL_EVENT_BYTES = 256 * 1024
-
-
-class Recording(Protocol):
-    """Keeps the output of one execution."""
-
-    def fields(self) -> dict[str, Any]:
-        """The members of the result that hold output, as they are now."""
 
 
 class CommandRecording:
@@ -145,8 +138,6 @@ def event_data(event: messages.Event, max_bytes: int) -> Iterator[tuple[str, dic
 
 
 Result = ExecResult | CodeResult
-OUTPUT_FIELDS = {"stdout", "stderr", "outputs", "text", "error"}
-"""Members of a result that its `done` event leaves out: the events before it told them."""
 DONE_EXCLUDES: dict[type, set[str]] = {
     ExecResult: {"stdout", "stderr", "state"},
     CodeResult: {"outputs", "text", "stdout", "stderr", "state"},

@@ -49,8 +49,6 @@ class Ran:
 
 
 class Sharing(Protocol):
-    shares: bool
-
     def arguments(self) -> list[str]:
         """Words for the kernel's command line."""
 
@@ -64,8 +62,6 @@ class Sharing(Protocol):
 
 class Alone:
     """A language without an adapter: starts in the environment, and no more."""
-
-    shares = False
 
     def arguments(self) -> list[str]:
         return []
@@ -81,8 +77,6 @@ class Alone:
 
 class OwnKernel:
     """Our Python kernel reads the page before each cell and reports in the reply."""
-
-    shares = True
 
     def __init__(
         self, environment: Environment, page: str, private: Overlay, nearest: Nearest
@@ -134,8 +128,6 @@ class OwnKernel:
 
 class PartnerKernel:
     """A kernel that runs nothing of ours: silent requests around each cell, in one pipeline."""
-
-    shares = True
 
     def __init__(
         self, environment: Environment, adapter: Adapter, private: Overlay, nearest: Nearest
