@@ -68,9 +68,7 @@ class Environment:
         """Take over what an operation changed; the names become the session's own."""
         return self.give({n: value for n, value in changes.items() if shareable(n)}, cwd)
 
-    def give(
-        self, changes: Mapping[str, str | None], cwd: str | None = None
-    ) -> EnvironmentChanges:
+    def give(self, changes: Mapping[str, str | None], cwd: str | None = None) -> EnvironmentChanges:
         """The same for what a client asks for, which holds in every place: private names too."""
         self.own.update(changes)
         return self._apply(changes, cwd)
