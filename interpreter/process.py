@@ -171,7 +171,9 @@ class Process:
         if self.running and self.box:
             if self._killing is None:
                 self._killing = self._own(self._end(self.box))
-            await asyncio.shield(self._killing)
+            await asyncio.wait({self._killing})
+            if not self._killing.cancelled():  # one that has ended may be forgotten meanwhile
+                self._killing.result()
             await self.wait()
         return self.info()
 
