@@ -302,7 +302,7 @@ async def test_kill_ends_a_child_that_outlives_sigterm(
 
 
 async def test_kill_lets_it_clean_up(run: Run) -> None:
-    process = await run("trap 'echo bye; exit 4' TERM; echo ready; while :; do read -t 9; done")
+    process = await run("trap 'echo bye; exit 4' TERM; echo ready; while :; do read -t 0.2; done")
     await wait_for(process, "log", pattern="ready")
     info = await process.kill()
     assert (info.status, info.exit_code, info.signal) == ("exited", 4, None)
@@ -317,7 +317,7 @@ async def test_stopped_process_is_killed(run: Run) -> None:
 
 async def test_signal_reaches_the_tree(run: Run) -> None:
     child = "trap 'echo child; trap - INT; kill -INT $BASHPID' INT; echo ready"
-    process = await run(f"({child}; while :; do read -t 9; done); echo not reached")
+    process = await run(f"({child}; while :; do read -t 0.2; done); echo not reached")
     await wait_for(process, "log", pattern="ready")
     await process.signal("SIGINT")
     await process.wait()
