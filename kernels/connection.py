@@ -23,6 +23,7 @@ from kernels.channel import Channel
 from kernels.endpoints import NEEDED, Endpoints
 from kernels.errors import KernelFailed
 from kernels.messages import Message
+from kernels.replay import Replay
 from kernels.request import IDLE_GRACE, Request
 
 logger = logging.getLogger(__name__)
@@ -45,10 +46,15 @@ class KernelConnection:
         key: bytes,
         session: str,
         on_other: Listener | None = None,
+        holding: bool = False,
     ) -> None:
+        """`holding` keeps output back until `catch_up`, which has what came before it."""
+        self.seen = 0
+        """Number of the output that is being handed on, or was last, where a kernel counts it."""
         self.dropped = 0
         """Messages that were not signed, not well formed or of no use."""
         self.closed = False
+        self._held: list[Message] | None = [] if holding else None
         self._on_other = on_other
         self._came = asyncio.Event()
         self._requests: dict[str, Request] = {}
@@ -93,6 +99,24 @@ class KernelConnection:
                 "interrupt or restart it"
             ) from None
         return request
+
+    async def catch_up(self, after: int | None) -> Replay:
+        """Hand on the output that came after number `after` and before this connection, in order.
+
+        None: the kernel keeps nothing, and only what came since is handed on.
+        """
+        replay = Replay()
+        if after is not None:
+            self.seen = after
+            request = self.request("control", "replay_request", {"after": after}, wait_idle=False)
+            replay = Replay.of(await request.wait())
+        held, self._held = self._held or [], None
+        for channel, frames in replay.messages:
+            self._receive(channel, frames)
+        for message in held:
+            if message.number is None or message.number > self.seen:
+                self._deliver(message)
+        return replay
 
     def follow(self, id: str, on_message: Listener, on_late: Listener) -> Request:
         """Expect the rest of a request that was sent over an earlier connection."""
@@ -145,7 +169,18 @@ class KernelConnection:
         message = self._read(channel, frames)
         if message is None:
             self.dropped += 1
-            return
+        elif self._held is not None and self._is_held(message):
+            self._held.append(message)
+        else:
+            self._deliver(message)
+
+    def _is_held(self, message: Message) -> bool:
+        request = self._requests.get(message.parent)
+        return message.channel == "iopub" and (request is None or request.channel == "shell")
+
+    def _deliver(self, message: Message) -> None:
+        if message.number is not None:
+            self.seen = message.number
         try:
             self._dispatch(message)
         except Exception:
@@ -156,6 +191,7 @@ class KernelConnection:
         try:
             at = list(frames[:8]).index(DELIM)
             signature, *signed = frames[at + 1 : at + 6]
+            prefix = frames[at - 1] if at else b""
             if len(signed) != 4 or not hmac.compare_digest(self.session.sign(signed), signature):
                 return None
             header, parent, metadata, content = map(self.session.unpack, signed)
@@ -167,6 +203,8 @@ class KernelConnection:
                 content={**content},
                 metadata={**metadata},
                 size=sum(map(len, signed)),
+                number=int(prefix[1:20]) if prefix[:1] == b"#" else None,
+                buffers=frames[at + 6 :],
             )
         except (ValueError, TypeError, KeyError, AttributeError):
             return None

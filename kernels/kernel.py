@@ -114,17 +114,40 @@ class Kernel:
             await self._start(env, cwd, timeout)
 
     async def attach(self, process: PlacedProcess, *, timeout: float = START_TIMEOUT) -> None:
-        """Take over the running kernel that `record` tells of. Raises KernelFailed; it runs on."""
+        """Take over the running kernel that `record` tells of. Raises KernelFailed; it runs on.
+
+        What it puts out is held back until `catch_up`, so that runs can be taken up before.
+        """
         async with self._lifecycle:
             self._manager.placed.adopt(process)
             try:
                 async with asyncio.timeout(timeout):
-                    await self._connect("control")
+                    await self._connect("control", holding=True)
             except BaseException as error:
                 await self._leave()
                 if isinstance(error, TimeoutError):
                     raise self._too_slow(timeout) from None
                 raise
+
+    async def catch_up(self, after: int) -> bool:
+        """Hand on what the kernel said after number `after`; whether nothing of it was lost.
+
+        A kernel that does not count has only what it said since `attach`.
+        """
+        live = self._running()
+        replay = await live.connection.catch_up(after if live.is_ours else None)
+        self.execution_count = max(self.execution_count, replay.execution_count)
+        return replay.complete and not replay.lost
+
+    @property
+    def seen(self) -> int:
+        """Number of the output being handed on, or last handed on; 0: it does not count."""
+        return self._live.connection.seen if self._live else 0
+
+    @property
+    def repeats(self) -> bool:
+        """Whether a run may be sent again under its id: the kernel runs it once."""
+        return self._live is not None and self._live.is_ours
 
     async def shutdown(self, *, now: bool = False) -> None:
         """End the kernel: asked politely first, unless `now`."""
@@ -154,8 +177,8 @@ class Kernel:
     ) -> ExecuteOutcome:
         """Run code. `on_message` gets what it puts out, `on_late` what comes after its end.
 
-        A caller that is cancelled leaves it running: `interrupt` ends it. `id` names the run for
-        `follow`.
+        A caller that is cancelled leaves it running: `interrupt` ends it. `id` names the run, for
+        whoever takes it up after `attach`: where the kernel `repeats`, by the same call again.
         """
         live = self._running()
         content = {
@@ -166,6 +189,9 @@ class Kernel:
             "allow_stdin": False,
             "stop_on_error": False,
         }
+        told = (metadata or {}).get(report.KEY, {})
+        if live.is_ours and isinstance(told, Mapping):
+            metadata = {report.KEY: {**told, "seen": live.connection.seen}}
         request = live.connection.request(
             "shell",
             "execute_request",
@@ -234,7 +260,7 @@ class Kernel:
                 raise KernelFailed(f"expected the kernel to start: {error}; try again") from error
             raise
 
-    async def _connect(self, channel: str) -> None:
+    async def _connect(self, channel: str, *, holding: bool = False) -> None:
         """To the process of the provisioner; returns when it answers on `channel`."""
         process = self._manager.placed.process
         assert process is not None
@@ -244,6 +270,7 @@ class Kernel:
             key=self._record.key.encode(),
             session=self._record.id,
             on_other=self._other,
+            holding=holding,
         )
         self.execution_count = 0
         if self.died.done():

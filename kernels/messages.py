@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -26,6 +26,9 @@ class Message:
     content: Mapping[str, Any]
     metadata: Mapping[str, Any]
     size: int
+    number: int | None = None
+    """Counted by our own kernel, on iopub."""
+    buffers: Sequence[bytes] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,8 @@ if TYPE_CHECKING:
         python_environment,
         python_farewell,
         python_interrupts,
+        python_messages,
+        python_outbox,
         python_streams,
         python_variables,
     )
@@ -69,11 +71,11 @@ else:
     python_environment = _load("python_environment")
     python_farewell = _load("python_farewell")
     python_interrupts = _load("python_interrupts")
+    python_messages = _load("python_messages")
+    python_outbox = _load("python_outbox")
     python_streams = _load("python_streams")
     python_variables = _load("python_variables")
 
-MAX_MESSAGE_BYTES = 100 * 1024 * 1024
-CHUNK = 1024 * 1024
 INSIST_SECONDS = 0.05
 INSISTENCE = 20
 SEND_QUEUE = 100_000
@@ -137,12 +139,15 @@ class Kernel(IPythonKernel):
         self.exit_code: int | None = None
         self.environment: python_environment.Environment
         self.interrupts: python_interrupts.Interrupts = options["parent"].interrupts
+        self.outbox: python_outbox.Outbox = options["parent"].outbox
+        self._repeated = False
         self._report: dict[str, str] = {}
         self._replied = True
         super().__init__(**options)
         self._execute_sleep = 0
         self.shell_channel_thread = NoSubshells()
         self.control_handlers["variables_request"] = self.variables_request
+        self.control_handlers["replay_request"] = self.replay_request
 
     @property
     def _supports_kernel_subshells(self) -> bool:
@@ -156,6 +161,10 @@ class Kernel(IPythonKernel):
 
     def set_parent(self, ident: Any, parent: Any, channel: str = "shell") -> None:
         if channel == "shell":
+            is_run = parent["header"]["msg_type"] == "execute_request"
+            self._repeated = is_run and not self.outbox.is_new(parent["header"]["msg_id"])
+            if self._repeated:
+                return
             apart = python_capture.has_children()
             self._stdout.begin(parent, apart=apart)
             self._stderr.begin(parent, apart=apart)
@@ -186,6 +195,10 @@ class Kernel(IPythonKernel):
         if self.exit_code is not None:
             self.io_loop.add_callback(self.io_loop.stop)
 
+    def should_handle(self, stream: Any, msg: Any, idents: Any) -> bool:
+        """Not what came before, and is asked for again by a service that was away."""
+        return not self._repeated
+
     async def execute_request(self, stream: Any, ident: Any, parent: Any) -> None:
         self._replied = False
         self._report = {}
@@ -207,7 +220,11 @@ class Kernel(IPythonKernel):
     def init_metadata(self, parent: Any) -> dict[str, Any]:
         metadata: dict[str, Any] = super().init_metadata(parent)
         call = parent.get("metadata")
-        self.environment.before(call.get(FEATURE) if isinstance(call, dict) else None)
+        call = call.get(FEATURE) if isinstance(call, dict) else None
+        if isinstance(call, dict):
+            with self.iopub_thread.alone():
+                self.outbox.seen(call.get("seen"))
+        self.environment.before(call)
         return metadata
 
     def finish_metadata(self, parent: Any, metadata: Any, reply_content: Any) -> dict[str, Any]:
@@ -234,6 +251,8 @@ class Kernel(IPythonKernel):
 
     def _publish_status(self, status: str, channel: str, parent: Any = None) -> None:
         """Idle carries the report too: the service sees it, whoever sent the cell."""
+        if self._repeated and channel == "shell":
+            return
         report = self._report if status == "idle" and channel == "shell" else None
         self.session.send(
             self.iopub_socket,
@@ -265,6 +284,14 @@ class Kernel(IPythonKernel):
         content = {"status": "ok", "variables": variables}
         self.session.send(stream, "variables_reply", content, parent, ident)
 
+    async def replay_request(self, stream: Any, ident: Any, parent: Any) -> None:
+        """On the control channel: what was said since a service was last here."""
+        after = parent["content"].get("after")
+        with self.iopub_thread.alone():
+            told, frames = self.outbox.after(after if isinstance(after, int) else 0)
+        content = {"status": "ok", "execution_count": self.execution_count - 1, **told}
+        self.session.send(stream, "replay_reply", content, parent, ident, buffers=frames)
+
 
 class App(kernelapp.IPKernelApp):
     """Starts the kernel without the thread of the shell channel, history and user start-up code."""
@@ -275,6 +302,7 @@ class App(kernelapp.IPKernelApp):
         super().__init__(**options)
         user_code = {InteractiveShell.run_code.__code__, EventManager.trigger.__code__}
         self.interrupts = python_interrupts.Interrupts(user_code)
+        self.outbox = python_outbox.Outbox()
 
     def parse_command_line(self, argv: Any = None) -> None:
         """Nothing: the connection file is all there is, and parsing costs 10 ms."""
@@ -309,37 +337,6 @@ class App(kernelapp.IPKernelApp):
         sys.stdout, sys.stderr = make("stdout"), make("stderr")
 
 
-class SmallMessages:
-    """Replaces what is more than the service reads, which would cost the connection."""
-
-    def __init__(self, session: Any) -> None:
-        self._serialize = session.serialize
-
-    def __call__(self, message: dict[str, Any], ident: Any = None) -> list[bytes]:
-        frames: list[bytes] = self._serialize(message, ident)
-        size = sum(map(len, frames))
-        if size <= MAX_MESSAGE_BYTES:
-            return frames
-        smaller = {**message, "content": _shortened(message["content"], size), "metadata": {}}
-        frames = self._serialize(smaller, ident)
-        return frames
-
-
-def _shortened(content: Mapping[str, Any], size: int) -> dict[str, Any]:
-    note = f"[{size} bytes left out: more than {MAX_MESSAGE_BYTES}]"
-    kept = {key: item for key, item in content.items() if len(json.dumps(item)) < CHUNK}
-    lost = {key: note for key in content if key not in kept}
-    return {**lost, **kept, **({"data": {"text/plain": note}} if "data" in lost else {})}
-
-
-def _pack(value: Any, pack: Any) -> bytes:
-    try:
-        packed: bytes = pack(value)
-    except (ValueError, TypeError, RecursionError):  # lone surrogates, mostly
-        packed = json.dumps(value, default=str).encode()
-    return packed
-
-
 def start(connection_file: str, page: str | None, private: Mapping[str, Any]) -> int:
     """Run a kernel in this process until it is shut down; the exit code."""
     warnings.filterwarnings("ignore", message="To exit: use")
@@ -348,11 +345,11 @@ def start(connection_file: str, page: str | None, private: Mapping[str, Any]) ->
     settings.Session.digest_history_size = 0
     settings.InteractiveShellApp.exec_PYTHONSTARTUP = False
     app = App.instance(config=settings, connection_file=connection_file)
-    publisher: Any = partial(python_streams.Publisher, interrupts=app.interrupts)
+    publisher: Any = partial(python_streams.Publisher, interrupts=app.interrupts, outbox=app.outbox)
     kernelapp.IOPubThread = publisher
     app.initialize([])
-    app.session.pack = partial(_pack, pack=app.session.pack)
-    app.session.serialize = SmallMessages(app.session)
+    app.session.pack = partial(python_messages.pack, pack=app.session.pack)
+    app.session.serialize = python_messages.SmallMessages(app.session, app.outbox.reply)
     kernel = app.kernel
     kernel.environment = python_environment.Environment(page, private)
     python_streams.attribute_threads(kernel.shell)

@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 import zmq
@@ -30,6 +30,10 @@ FASTEST_PROGRAM = 0.0005
 
 class Interrupts(Protocol):
     def hold(self) -> AbstractContextManager[None]: ...
+
+
+class Outbox(Protocol):
+    def stamp(self, frames: Sequence[Any]) -> list[Any]: ...
 
 
 class Capture(Protocol):
@@ -51,21 +55,28 @@ class Publisher(IOPubThread):
     through an abstract socket rather than a TCP port.
     """
 
-    def __init__(self, *args: Any, interrupts: Interrupts, **options: Any) -> None:
+    def __init__(self, *args: Any, interrupts: Interrupts, outbox: Outbox, **options: Any) -> None:
         self._interrupts = interrupts
+        self._outbox = outbox
         self._forget()
         super().__init__(*args, **options)
         os.register_at_fork(after_in_child=self._forget)
 
     def send_multipart(self, *args: Any, **kwargs: Any) -> None:
-        with self._interrupts.hold(), self._sending:
+        with self.alone():
             self._really_send(*args, **kwargs)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Nothing is sent meanwhile by another thread, nor is this one interrupted."""
+        with self._interrupts.hold(), self._sending:
+            yield
 
     def _really_send(self, msg: Sequence[Any], *args: Any, **kwargs: Any) -> None:
         if self._check_mp_mode():  # a forked child
             super()._really_send(msg, *args, **kwargs)
         elif not self.closed:
-            _send_whole(self.socket, msg, copy=kwargs.get("copy", True))
+            _send_whole(self.socket, self._outbox.stamp(msg), copy=kwargs.get("copy", True))
 
     def _forget(self) -> None:
         self._sending = threading.RLock()

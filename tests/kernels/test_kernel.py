@@ -16,7 +16,7 @@ from kernels.kernel import Death, Kernel
 from kernels.messages import Stream
 from kernels.report import Report
 from tests.kernels.conftest import LocalPlace, StartKernel
-from tests.kernels.runs import run
+from tests.kernels.runs import Run, run
 
 
 async def test_code_runs_and_counts(own_kernel: Kernel) -> None:
@@ -230,23 +230,76 @@ async def test_another_service_takes_over_a_running_kernel(
     own_kernel: Kernel, place: LocalPlace, zmq_context: zmq.Context, python_spec: KernelSpec
 ) -> None:
     await run(own_kernel, "x = 1")
-    process = place.processes[-1]
+    code = "print('one', flush=True)\nimport time\nwhile x < 2: time.sleep(0.01)\nprint('two'); x"
+    printed = asyncio.Event()
     waiting = asyncio.create_task(
-        run(own_kernel, "import sys\nprint('one', flush=True)\nwhile not stop: pass", id="exec-1")
+        own_kernel.execute(
+            code, id="exec-1", on_message=lambda event: isinstance(event, Stream) and printed.set()
+        )
     )
-    await run_aside(own_kernel)
+    await printed.wait()
+    seen = own_kernel.seen
     await own_kernel.detach()
-    assert (await waiting).outcome.status == "aborted"
-    assert process.running
-    heir = Kernel(python_spec, place, zmq_context, record=own_kernel.record)
-    await heir.attach(process)
-    followed = asyncio.create_task(heir.follow("exec-1"))
-    await heir.interrupt()
-    assert (await followed).status == "error"
-    assert (await run(heir, "x")).text == "1"
-    assert (await heir.follow("exec-1")).status == "aborted"
+    assert (await waiting).status == "aborted"
+    assert place.processes[-1].running
+    for repeated in range(2):
+        heir = Kernel(python_spec, place, zmq_context, record=own_kernel.record)
+        await heir.attach(place.processes[-1])
+        again = asyncio.create_task(run(heir, code, id="exec-1"))
+        await run_aside(heir)
+        assert await heir.catch_up(seen)
+        if not repeated:
+            await heir.interrupt()
+        ran = await again
+        assert ran.stdout == ""
+        assert ran.ename == "KeyboardInterrupt"
+        assert (await run(heir, "x")).text == "1"
+        assert heir.execution_count == 3 + repeated
+        seen = heir.seen
+        await heir.detach()
+    await heir.attach(place.processes[-1])
     await heir.shutdown(now=True)
     assert heir.died.result() == Death(None, signal.SIGKILL.name)
+
+
+async def test_what_was_said_while_nobody_listened(
+    own_kernel: Kernel, place: LocalPlace, zmq_context: zmq.Context, python_spec: KernelSpec
+) -> None:
+    process, heirs = place.processes[-1], [own_kernel]
+    go, done = place.sockets / "go", place.sockets / "done"
+    os.mkfifo(go)
+    os.mkfifo(done)
+
+    async def attached() -> Kernel:
+        await heirs[-1].detach()
+        heirs.append(Kernel(python_spec, place, zmq_context, record=own_kernel.record))
+        await heirs[-1].attach(process)
+        return heirs[-1]
+
+    async def unheard(code: str, id: str) -> tuple[Run, bool]:
+        """`code` runs while no service is there; what the next one has of it."""
+        waits = f"open({str(go)!r}).read()\n{code}\nopen({str(done)!r}, 'w').close()\n6 * 7"
+        begun = asyncio.Event()
+        left = asyncio.create_task(
+            heirs[-1].execute(waits, id=id, on_message=lambda _: begun.set())
+        )
+        await begun.wait()
+        seen = heirs[-1].seen
+        await heirs[-1].detach()
+        assert (await left).status == "aborted"
+        await asyncio.to_thread(go.write_text, "")
+        await asyncio.to_thread(done.read_text)
+        again = asyncio.create_task(run(await attached(), waits, id=id))
+        await run_aside(heirs[-1])
+        whole = await heirs[-1].catch_up(seen)
+        return await again, whole
+
+    ran, whole = await unheard("for i in range(20_000): print(i)", "many")
+    assert (ran.stdout.split()[0], ran.stdout.split()[-1], ran.text) == ("0", "19999", "42")
+    assert (ran.stdout.count("\n"), whole) == (20_000, True)
+    ran, whole = await unheard("for i in range(30): print('x' * 1_000_000)", "big")
+    assert (ran.text, whole) == ("42", False)
+    await heirs[-1].shutdown(now=True)
 
 
 async def run_aside(kernel: Kernel) -> None:
