@@ -14,7 +14,7 @@ from starlette.requests import HTTPConnection
 
 from interpreter.contexts import Context
 from interpreter.errors import InvalidRequest
-from interpreter.executions import Execution
+from interpreter.execution import Execution
 from interpreter.fields import ID_PATTERN
 from interpreter.interpreter import Interpreter
 from interpreter.processes import Process

@@ -35,6 +35,10 @@ ServiceToken = Annotated[
 Tier = Annotated[
     str | None, typer.Option("--isolation", help="auto, bwrap or none. [default: auto]")
 ]
+OnStop = Annotated[
+    str | None,
+    typer.Option("--on-stop", help="keep: sandboxes run on; destroy: they end. [default: keep]"),
+]
 Home = Annotated[Path | None, typer.Option(help="Where sandboxes and their records are kept.")]
 
 
@@ -44,10 +48,12 @@ def serve(
     token: ServiceToken = None,
     isolation: Tier = None,
     home: Home = None,
+    on_stop: OnStop = None,
 ) -> None:
     """Start the service. Settings also come from CELLSHELL_*, .env and cellshell.toml."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     given = {"host": host, "port": port, "token": token, "isolation": isolation, "home": home}
+    given["on_stop"] = on_stop
     finish(_serve(given), loop_factory=_loop_factory())
 
 
@@ -93,12 +99,22 @@ async def _serve(given: dict[str, Any]) -> None:
     with bind(settings) as listener:
         refuse_exposure(settings, listener)
         await ensure(settings, say)
-        async with running(settings) as (server, isolation):
+        async with running(settings) as (server, interpreter):
+            isolation = interpreter.health().isolation
             refuse_unconfined(settings, listener, isolation)
             listener.listen(2048)
             _announce(settings, listener, isolation)
             await _serve_until_told(server, listener)
-    say("stopped; sandboxes run on, and the next `serve` takes them over")
+            boxes = interpreter.boxes()
+    say(f"stopped; {_fate(settings, boxes)}")
+
+
+def _fate(settings: Settings, boxes: int) -> str:
+    """What becomes of sandboxes whose boxes run."""
+    count = f"{boxes} sandbox{'' if boxes == 1 else 'es'}"
+    if settings.on_stop == "destroy":
+        return f"{count} ended; files and environments are kept"
+    return f"{count} left running: the next `cellshell serve` takes them up"
 
 
 async def _serve_until_told(server: Server, listener: socket.socket) -> None:

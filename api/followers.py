@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from interpreter.events import Event
-    from interpreter.executions import Execution
+    from interpreter.execution import Execution
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ from interpreter.errors import CellshellError
 from interpreter.models import CodeResult, ExecResult
 
 if TYPE_CHECKING:
-    from interpreter.executions import Execution
+    from interpreter.execution import Execution
     from interpreter.interpreter import Interpreter
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

@@ -37,7 +37,7 @@ from interpreter.errors import (
     SessionDeleted,
     SessionNotFound,
 )
-from interpreter.executions import Execution
+from interpreter.execution import Execution
 from interpreter.models import CodeResult, Detached, Exec, ExecResult, RunCode
 
 router = noun("running", SESSION)
@@ -85,8 +85,8 @@ async def exec(
     detach: Detach = False,
 ) -> Response:
     """In the session's persistent bash. A non-zero exit is a result, not an error."""
-    execution = await session.exec(body)
-    return await _respond(request, execution, detach, keep=body.id is not None)
+    execution = await session.exec(body, kept=detach)
+    return await _respond(request, execution, detach)
 
 
 @router.post(
@@ -125,16 +125,14 @@ async def run_code(
     detach: Detach = False,
 ) -> Response:
     """In a context, by default the session's own of the language. An exception is a result."""
-    execution = await session.run_code(body)
-    return await _respond(request, execution, detach, keep=body.id is not None)
+    execution = await session.run_code(body, kept=detach)
+    return await _respond(request, execution, detach)
 
 
 async def _respond(
     request: Request,
     execution: Execution,
     detach: bool,
-    *,
-    keep: bool,
 ) -> Response:
     if not execution.repeated:
         metrics: Metrics = request.app.state.metrics
@@ -143,13 +141,13 @@ async def _respond(
         where = f"/v1/sandboxes/{named(request, 'sandbox')}/executions/{execution.id}"
         return answer(Detached(id=execution.id, state=execution.state), 202, {"Location": where})
     if wants_events(request):
-        return _stream(request, execution, keep)
-    return await _wait(request, execution, keep)
+        return _stream(request, execution)
+    return await _wait(request, execution)
 
 
-def _stream(request: Request, execution: Execution, keep: bool) -> Response:
+def _stream(request: Request, execution: Execution) -> Response:
     async def gone() -> None:
-        await _give_up(execution, keep)
+        await _give_up(execution)
 
     return EventStream(
         following(execution, last_event(request)),
@@ -158,17 +156,17 @@ def _stream(request: Request, execution: Execution, keep: bool) -> Response:
     )
 
 
-async def _wait(request: Request, execution: Execution, keep: bool) -> Response:
+async def _wait(request: Request, execution: Execution) -> Response:
     try:
         result = await unless_gone(request.receive, execution.result())
     except CallerGone:
-        await _give_up(execution, keep)
+        await _give_up(execution)
         raise
     return answer(result)
 
 
-async def _give_up(execution: Execution, keep: bool) -> None:
+async def _give_up(execution: Execution) -> None:
     """The caller has gone: what has no id can never be asked for again."""
-    if not keep:
+    if not execution.kept:
         with suppress(ExecutionOver):
             await execution.cancel()

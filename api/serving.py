@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 import uvicorn
 
 from api.app import create_app
-from interpreter.models import Isolation
+from interpreter.interpreter import Interpreter
 from interpreter.settings import Settings
 
 GRACE = 3
@@ -33,7 +33,7 @@ class Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[tuple[Server, Isolation]]:
+async def running(settings: Settings) -> AsyncIterator[tuple[Server, Interpreter]]:
     """A server around a started app; what the app raises while it starts reaches the caller.
 
     Uvicorn's own logs stay out: they would name tokens in query strings.
@@ -49,7 +49,7 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Server, Isolation]]
         timeout_graceful_shutdown=GRACE,
     )
     async with app.router.lifespan_context(app):
-        yield Server(config), app.state.interpreter.health().isolation
+        yield Server(config), app.state.interpreter
 
 
 @contextlib.asynccontextmanager

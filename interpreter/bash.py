@@ -138,6 +138,11 @@ def _without_inherit_errexit() -> str:
     )
 
 
+def source(path: str) -> str:
+    """A file of ours, for what is more than one write to a pipe can hold."""
+    return f"POSIXLY_CORRECT=y; \\. {path}\n"
+
+
 def run(directory: str, number: int, *, cwd: str, stdin: str) -> str:
     """Source the command unless the working directory is gone; then, on a line of its own since an
     interrupt discards the line it meets, report."""
@@ -161,6 +166,10 @@ class Report:
     inherit_errexit: bool
     cwd: str
     exported: dict[str, str]
+
+
+UNKNOWN = Report(False, 0, False, True, False, "", {})
+"""Of a bash that has not said anything."""
 
 
 def is_last(text: bytes | bytearray) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -19,7 +20,9 @@ from interpreter.errors import NotReady
 from interpreter.launching import end_of, launch, prepare, tail
 from interpreter.walls import BoxPaths, BoxPlan
 
+log = logging.getLogger(__name__)
 Stdio = Literal["null", "pipe"] | int
+STANDARD = ("stdin", "stdout", "stderr", "tty")
 START_TIMEOUT = END_TIMEOUT = 20.0
 
 
@@ -32,12 +35,14 @@ class BoxProcess:
         self._box = box
         self.pid = pid
         self._pidfd = pidfd
-        self.host_pid = _host_pid(pidfd)
+        self.host_pid = _host_pid(pidfd) if pidfd >= 0 else -1
         self.ended = ended
         self.stdin = fds.get("stdin")
         self.stdout = fds.get("stdout")
         self.stderr = fds.get("stderr")
         self.tty = fds.get("tty")
+        self.kept = {name: fd for name, fd in fds.items() if name not in STANDARD}
+        """What else init keeps for it, of a process that was taken up."""
 
     async def wait(self) -> int:
         """The exit code; negative: the number of the signal that ended it."""
@@ -49,15 +54,29 @@ class BoxProcess:
             raise ProcessLookupError(f"process {self.pid} has ended")
         signal.pidfd_send_signal(self._pidfd, signum)
 
+    async def discard(self) -> None:
+        """End a process that was taken up and is of no use, and close its descriptors."""
+        with suppress(ProcessLookupError):
+            self.send_signal(signal.SIGKILL)
+        await self.wait()
+        for fd in (self.stdin, self.stdout, self.stderr, self.tty, *self.kept.values()):
+            if fd is not None:
+                os.close(fd)
+        await self.release()
+
     async def release(self, *labels: str) -> None:
         """Let init drop its duplicates: those named, or all once the process has ended."""
-        if not labels and self._pidfd >= 0:
-            os.close(self._pidfd)
-            self._pidfd = -1
-        with suppress(ConnectionError):
+        if not labels:
+            self._close_pidfd()
+        with suppress(OSError):
             await self._box.control.request("release", pid=self.pid, labels=list(labels))
             if not labels:
                 self._box.forget(self.pid)
+
+    def _close_pidfd(self) -> None:
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
 
 
 class Box:
@@ -117,8 +136,9 @@ class Box:
         try:
             async with asyncio.timeout(START_TIMEOUT):
                 return box, await box._take_over()
-        except (TimeoutError, OSError, KeyError, TypeError):
-            box.control.close()
+        except (TimeoutError, OSError, KeyError, TypeError) as error:
+            log.warning("a box could not be taken up and is ended: %r", error)
+            await box.destroy()
             return None
 
     async def _take_over(self) -> dict[str, BoxProcess]:
@@ -213,25 +233,17 @@ class Box:
             return
         result, fds = asked.result()
         handed = dict(zip(result["fds"], fds, strict=True))
-        process = self.adopt(result["pid"], {"pidfd": handed.pop("pidfd")})
-        for fd in handed.values():
-            os.close(fd)
-        task = asyncio.get_running_loop().create_task(self._discard(process))
+        process = self.adopt(result["pid"], handed)
+        task = asyncio.get_running_loop().create_task(process.discard())
         self._discarding.add(task)
         task.add_done_callback(self._discarding.discard)
-
-    async def _discard(self, process: BoxProcess) -> None:
-        with suppress(ProcessLookupError):
-            process.send_signal(signal.SIGKILL)
-        await process.wait()
-        await process.release()
 
     def adopt(self, pid: int, fds: dict[str, int]) -> BoxProcess:
         """Our handle on a process that init runs; takes over its descriptors."""
         for label, fd in fds.items():
             if label != "pidfd":
                 os.set_blocking(fd, False)
-        return BoxProcess(self, pid, fds.pop("pidfd"), self._exit(pid), fds)
+        return BoxProcess(self, pid, fds.pop("pidfd", -1), self._exit(pid), fds)
 
     async def open(self, path: str, flags: int, mode: int = 0o666) -> int:
         """A descriptor opened inside the box, so that links resolve as its code sees them."""
@@ -311,6 +323,10 @@ class Box:
             os.kill(self.host_pid, signal.SIGTERM)
             async with asyncio.timeout(END_TIMEOUT):
                 await asyncio.shield(self.ended)
+
+    def leave(self) -> None:
+        """Let go of it: it runs on, for the next service to find."""
+        self.control.close()
 
     def forget(self, pid: int) -> None:
         self._exits.pop(pid, None)

@@ -70,7 +70,11 @@ def temporary_settings(directory: Path) -> Settings:
     """The operator's settings, with the kernel environment they name but a home of its own."""
     usual = Settings()
     return usual.model_copy(
-        update={"home": directory / "home", "kernel_environment": usual.python_home}
+        update={
+            "home": directory / "home",
+            "kernel_environment": usual.python_home,
+            "on_stop": "destroy",
+        }
     )
 
 

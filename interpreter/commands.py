@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
-import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
 
-from interpreter.box import Box
+from interpreter.box import Box, BoxProcess
 from interpreter.environment import Environment, difference, shareable
 from interpreter.errors import InvalidRequest, SessionDeleted
-from interpreter.executions import Execution
+from interpreter.execution import Execution, boot_time
 from interpreter.hints import no_network
 from interpreter.kept_output import KeptOutput
 from interpreter.lane import Lane
@@ -19,7 +19,9 @@ from interpreter.models import EnvironmentChanges, Exec, ExecResult, Notice
 from interpreter.recording import CommandRecording
 from interpreter.settings import Settings
 from interpreter.sharing import missing_cwd, too_large
-from interpreter.shell import Command, Ended, Shell
+from interpreter.shell import Shell
+from interpreter.shell_ledger import Ledger
+from interpreter.shell_state import Command, Ended
 from kernels.errors import CellshellError
 
 
@@ -35,7 +37,9 @@ class Commands:
         settings: Settings,
         take_notices: Callable[[], list[Notice]],
         network: bool,
+        records: Path,
     ) -> None:
+        """`records` is a directory of the service's own, for what the next one has to know."""
         self.lane = Lane(f"the shell of session {session!r}", settings.queue_length)
         self._session = session
         self._environment = environment
@@ -45,6 +49,7 @@ class Commands:
         self._box: Box | None = None
         self._take_notices = take_notices
         self._network = network
+        self._records = records
         self._unshared: dict[str, str] = {}
         """What the shell exports and the environment has no room for."""
         self._lost = False
@@ -52,31 +57,50 @@ class Commands:
 
     def submit(self, execution: Execution, request: Exec, cwd: str | None) -> None:
         """Queue a command; `cwd` is absolute. Raises QueueFull."""
-        recording = CommandRecording(
-            execution.emit,
-            encoding=request.encoding,
-            max_bytes=request.max_output_bytes,
-            journal_bytes=self._settings.journal_bytes,
-        )
-        started = time.monotonic()
+        run = _Run(execution, request, cwd, self._settings, self._environment)
+        self.lane.submit(execution, lambda: self._run(run), run.never_ran)
 
-        def result(**fields: Any) -> ExecResult:
-            base = {
-                "id": execution.id,
-                "command": request.command,
-                "exit_code": None,
-                "duration": time.monotonic() - started,
-                "cwd": self._environment.cwd,
-            }
-            return ExecResult.model_validate({**base, **recording.fields(), **fields})
+    async def take_up(
+        self, box: Box, process: BoxProcess, find: Callable[[str], Execution | None]
+    ) -> str | None:
+        """The shell of an earlier service; the id of the execution it is in the middle of.
 
-        async def job() -> None:
-            nonlocal started
-            started = time.monotonic()
-            await self._run(execution, request, cwd, recording, result)
+        `find` knows executions. Raises OSError, ValueError, TypeError or KeyError when the shell
+        cannot be taken up.
+        """
+        grace = self._settings.interrupt_grace
+        shell, past = await Shell.take_up(box, process, records=self._records, grace=grace)
+        self._shell, self._box = shell, box
+        fits = self._environment.fits
+        self._unshared = {n: v for n, v in past.had.items() if shareable(n) and not fits({n: v})}
+        for number, id in past.lingering.items():
+            if execution := find(id):
+                run = _Run.restored(execution, self._settings, self._environment)
+                shell.take_up_outputs(number, run.sink, run.recording.resume(execution.entries()))
+        sent = past.sent and find(past.sent.execution)
+        return sent.id if sent and sent.state == "running" else None
 
-        execution.partial = result
-        self.lane.submit(execution, job, lambda: execution.finish(result(cancelled=True)))
+    def resume(self, execution: Execution) -> None:
+        """Queue what is left of a command that the shell is in the middle of."""
+        run = _Run.restored(execution, self._settings, self._environment)
+        self.lane.submit(execution, lambda: self._run(run, resumed=True), run.never_ran)
+
+    def was_sent(self, execution: Execution) -> bool:
+        """Whether the shell of an earlier service may have had it: that is written down first."""
+        try:
+            past = Ledger.read(self._records)
+        except FileNotFoundError:
+            return False
+        except (OSError, ValueError, TypeError, KeyError):
+            return True
+        return past.sent is not None and past.sent.execution == execution.id
+
+    def leave(self) -> None:
+        """Let go of everything, for the next service to take up."""
+        self._deleted = True
+        self.lane.leave()
+        if self._shell is not None:
+            self._shell.leave()
 
     async def close(self, reason: CellshellError) -> None:
         """End the shell and what runs in it at once; the callers get `reason`."""
@@ -89,35 +113,23 @@ class Commands:
         if shell is not None:
             await shell.close()
 
-    async def _run(
-        self,
-        execution: Execution,
-        request: Exec,
-        cwd: str | None,
-        recording: CommandRecording,
-        result: Callable[..., ExecResult],
-    ) -> None:
+    async def _run(self, run: _Run, *, resumed: bool = False) -> None:
         notices: list[Notice] = []
-        shell = await self._ready(notices)
+        shell = self._shell if resumed else None
+        if shell is None:
+            shell = await self._ready(notices)
         notices += self._take_notices()
+        execution, request = run.execution, run.request
         execution.start({})
-        kept = await KeptOutput.open(shell.box, execution.id) if request.keep_output else None
-
-        def sink(stream: str, data: bytes) -> None:
-            if execution.state == "done":
-                execution.late({"stream": stream, "data": _text(data, request.encoding)})
-                return
-            recording.write(stream, data)
-            if kept:
-                kept.write(stream, data)
-
-        ended = await self._execute(shell, request, cwd, sink, execution.stop, notices)
-        if kept:
-            kept.close()
-        recording.flush()
-        changes = self._merge(ended, request, cwd, notices)
+        if request.keep_output:
+            run.kept = await KeptOutput.open(shell.box, execution.id, again=resumed)
+        ended = await self._execute(shell, run, notices, resumed=resumed)
+        if run.kept:
+            run.kept.close()
+        run.recording.flush()
+        changes = self._merge(ended, request, run.cwd, notices)
         mute = ended.how == "report" and ended.report is None
-        if not ended.shell_exited and (mute or _corrupts(request.command, recording)):
+        if not ended.shell_exited and (mute or _corrupts(request.command, run.recording)):
             await self._replace_shell()
         if ended.shell_exited:
             self._lost = True
@@ -125,7 +137,7 @@ class Commands:
             execution.fail(execution.stopped_by)
             return
         if not self._network:
-            notices += no_network(recording.text("stderr"))
+            notices += no_network(run.recording.text("stderr"))
         if ended.killed_harder:
             message = "the interrupt did not end everything: what was left was killed"
             notices.append(Notice(code="killed_harder", message=message))
@@ -136,20 +148,25 @@ class Commands:
             "shell_exited": ended.shell_exited,
             "environment_changes": changes,
             "notices": notices,
-            "output_path": kept.path if kept else None,
+            "output_path": run.kept.path if run.kept else None,
         }
-        execution.finish(result(**fields))
+        execution.finish(run.result(**fields))
 
     async def _execute(
-        self,
-        shell: Shell,
-        request: Exec,
-        cwd: str | None,
-        sink: Callable[[str, bytes], None],
-        stop: asyncio.Future[None],
-        notices: list[Notice],
+        self, shell: Shell, run: _Run, notices: list[Notice], *, resumed: bool
     ) -> Ended:
-        where = cwd or self._environment.cwd
+        stop, request = run.execution.stop, run.request
+        if resumed:
+            ended = await shell.resume(
+                run.sink,
+                run.recording.resume(run.execution.entries()),
+                stop,
+                timeout=run.time_left(),
+                keep=request.max_output_bytes,
+            )
+            if ended.how != "unsent":
+                return ended
+        where = run.cwd or self._environment.cwd
         command = Command(
             text=request.command,
             variables={**self._unshared, **self._environment.overlaid(request.env)},
@@ -157,16 +174,17 @@ class Commands:
             cwd=where,
             stdin=stdin_bytes(request),
             timeout=request.timeout,
+            execution=run.execution.id,
+            keep=request.max_output_bytes,
         )
-        ended = await shell.run(command, sink, stop)
+        ended = await shell.run(command, run.sink, stop)
         if ended.report is None or not ended.report.gone:
             return ended
         nearest = await shell.box.directory(where)
         notices.append(missing_cwd(where, nearest))
-        if cwd is None:
+        if run.cwd is None:
             self._environment.merge({}, nearest)
-        moved = Command(**{**command.__dict__, "cwd": nearest})
-        return await shell.run(moved, sink, stop)
+        return await shell.run(replace(command, cwd=nearest), run.sink, stop)
 
     def _merge(
         self, ended: Ended, request: Exec, cwd: str | None, notices: list[Notice]
@@ -201,8 +219,8 @@ class Commands:
             return self._shell
         if self._shell is not None:
             self._lost = self._lost or self._box is box
-            await self._shell.close()
-            self._shell = None
+            shell, self._shell = self._shell, None
+            await shell.close()
         if self._deleted:
             raise SessionDeleted(f"session {self._session!r} was deleted")
         if self._lost:
@@ -218,9 +236,68 @@ class Commands:
             box,
             env=env,
             name=f"shell:{self._session}",
+            records=self._records,
             grace=self._settings.interrupt_grace,
         )
         return self._shell
+
+
+class _Run:
+    """One command on its way: what it puts out, and what becomes of it."""
+
+    def __init__(
+        self,
+        execution: Execution,
+        request: Exec,
+        cwd: str | None,
+        settings: Settings,
+        environment: Environment,
+    ) -> None:
+        self.execution = execution
+        self.request = request
+        self.cwd = cwd
+        self.kept: KeptOutput | None = None
+        self.recording = CommandRecording(
+            execution.emit,
+            encoding=request.encoding,
+            max_bytes=request.max_output_bytes,
+            journal_bytes=settings.journal_bytes,
+        )
+        self._environment = environment
+        execution.partial = self.result
+
+    @classmethod
+    def restored(cls, execution: Execution, settings: Settings, environment: Environment) -> Self:
+        """Of an execution that an earlier service began."""
+        request = Exec.model_validate(execution.request)
+        return cls(execution, request, execution.cwd, settings, environment)
+
+    def sink(self, stream: str, data: bytes) -> None:
+        if self.execution.state == "done":
+            taken = self.recording.count(stream, data)
+            text = _text(data, self.request.encoding)
+            self.execution.late({"stream": stream, "data": text}, taken)
+            return
+        self.recording.write(stream, data)
+        if self.kept:
+            self.kept.write(stream, data)
+
+    def result(self, **fields: Any) -> ExecResult:
+        base = {
+            "id": self.execution.id,
+            "command": self.request.command,
+            "exit_code": None,
+            "duration": boot_time() - self.execution.started_at,
+            "cwd": self._environment.cwd,
+        }
+        return ExecResult.model_validate({**base, **self.recording.fields(), **fields})
+
+    def never_ran(self) -> None:
+        self.execution.finish(self.result(cancelled=True))
+
+    def time_left(self) -> float | None:
+        timeout = self.request.timeout
+        return timeout and max(0.001, self.execution.started_at + timeout - boot_time())
 
 
 def _corrupts(command: str, recording: CommandRecording) -> bool:

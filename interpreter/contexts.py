@@ -3,45 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
-import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, Literal
 
 import zmq
 
-from interpreter.box import Box
+from interpreter.box import Box, BoxProcess
+from interpreter.cell import Cell, died, late, mark_of
+from interpreter.cell_end import CellEnd, Early
 from interpreter.environment import Environment
-from interpreter.errors import ContextDeleted
+from interpreter.errors import ContextDeleted, NotReady
 from interpreter.events import now
-from interpreter.executions import Execution
-from interpreter.family import children, inside_pid, main_children, started, ticks
+from interpreter.execution import Execution
+from interpreter.fields import DEFAULT_OUTPUT_BYTES
 from interpreter.hints import no_network
 from interpreter.kept_output import KeptOutput
 from interpreter.lane import Lane
 from interpreter.languages import adapter_for
-from interpreter.models import (
-    CodeAt,
-    CodeResult,
-    ContextInfo,
-    ErrorInfo,
-    ExitInfo,
-    Notice,
-    RunCode,
-    Variable,
-)
+from interpreter.models import CodeAt, ContextInfo, Notice, RunCode, Variable
 from interpreter.places import BoxPlace
-from interpreter.recording import CodeRecording, event_data
 from interpreter.settings import Settings
-from interpreter.sharing import Alone, Overlay, OwnKernel, PartnerKernel, Ran, Sharing
+from interpreter.sharing import Alone, Overlay, OwnKernel, PartnerKernel, Ran, Run, Sharing
 from kernels import messages
-from kernels.errors import CellshellError, KernelFailed
-from kernels.kernel import Death, Kernel
+from kernels.errors import CellshellError
+from kernels.kernel import Death, Kernel, KernelRecord
 from kernels.specs import PYTHON, KernelLanguage, KernelPaths
 
-Early = Literal["timeout", "stopped"]
+TICKS = os.sysconf("SC_CLK_TCK")
+OUTPUT_LOST = Notice(
+    code="output_lost",
+    message="the service was restarted while this ran: some of what it put out meanwhile is lost",
+)
 
 
 class Context:
@@ -61,8 +56,11 @@ class Context:
         private: Overlay,
         take_notices: Callable[[], list[Notice]],
         network: bool,
+        find: Callable[[str], Execution | None],
+        on_start: Callable[[], None],
         created_at: str | None = None,
     ) -> None:
+        """`find` knows executions; `on_start` is called when there is a new kernel."""
         self.id = id
         self.session = session
         self.language = language
@@ -80,8 +78,13 @@ class Context:
         self._place: BoxPlace | None = None
         self._sharing: Sharing = Alone()
         self._starting = asyncio.Lock()
-        self._box: Box | None = None
+        self._find = find
+        self._on_start = on_start
+        self._after: int | None = None
+        """Of a kernel that was taken up: up to which number its output had been recorded."""
         self._lost: str | None = None
+        self._end_unheard: Death | None = None
+        """How the kernel of an earlier service ended."""
         self._deleted = False
 
     def info(self) -> ContextInfo:
@@ -106,7 +109,9 @@ class Context:
     def document(self) -> dict[str, Any]:
         """What brings the context back after the service was restarted."""
         known = {"id": self.id, "language": self.language.name, "created_at": self.created_at}
-        return {**known, "env": dict(self._private.env), "cwd": self._private.cwd}
+        kernel = asdict(self._kernel.record) if self._kernel else None
+        private = {"env": dict(self._private.env), "cwd": self._private.cwd}
+        return {**known, **private, "kernel": kernel}
 
     async def start(self) -> None:
         """Have the kernel up. Raises NotReady (KernelFailed) when it does not come up."""
@@ -114,33 +119,45 @@ class Context:
 
     def submit(self, execution: Execution, request: RunCode, call: Overlay) -> None:
         """Queue a run. Raises QueueFull."""
-        recording = CodeRecording(
-            execution.emit,
-            results=self.language.results,
-            max_bytes=request.max_output_bytes,
-            journal_bytes=self._settings.journal_bytes,
-        )
-        started = time.monotonic()
+        cell = Cell(execution, request, call, self.language, self._settings, self._environment)
+        self.lane.submit(execution, lambda: self._run(cell), cell.never_ran)
 
-        def result(status: str = "interrupted", **fields: Any) -> CodeResult:
-            base = {
-                "id": execution.id,
-                "context": self.id,
-                "language": self.language.name,
-                "status": status,
-                "execution_count": None,
-                "duration": time.monotonic() - started,
-                "cwd": self._environment.cwd,
-            }
-            return CodeResult.model_validate({**base, **recording.fields(), **fields})
+    async def take_up(
+        self, box: Box, process: BoxProcess, record: KernelRecord, after: int
+    ) -> None:
+        """The kernel of an earlier service, which had recorded its output up to number `after`.
 
-        async def job() -> None:
-            nonlocal started
-            started = time.monotonic()
-            await self._run(execution, request, call, recording, result)
+        What it has said since waits until `continue_`. Raises KernelFailed, OSError.
+        """
+        kernel = self._new_kernel(box, record)
+        assert self._place
+        self._place.process = process
+        await kernel.attach(process)
+        self._kernel, self._after = kernel, after
 
-        execution.partial = result
-        self.lane.submit(execution, job, lambda: execution.finish(result()))
+    def continue_(self, execution: Execution) -> None:
+        """Queue the rest of what an earlier service was running here."""
+        cell = Cell.restored(execution, self.language, self._settings, self._environment)
+        self.lane.submit(execution, lambda: self._resume(cell), cell.never_ran)
+
+    def lose(self, process: BoxProcess) -> None:
+        """The kernel of an earlier service could not be taken up."""
+        code = process.ended.result() if process.ended.done() else -signal.SIGKILL
+        self._end_unheard = Death.of(code)
+        self._lost = f"its kernel ended ({self._end_unheard})"
+
+    async def catch_up(self) -> None:
+        """Take in what an idle kernel has said since an earlier service was there."""
+        if self._kernel is not None and self._after is not None and not self.lane.busy:
+            after, self._after = self._after, None
+            await self._kernel.catch_up(after)
+
+    async def leave(self) -> None:
+        """Let go of everything, for the next service to take up."""
+        self._deleted = True
+        self.lane.leave()
+        if self._kernel is not None:
+            await self._kernel.detach()
 
     async def interrupt(self) -> None:
         """What runs now, if anything does."""
@@ -192,116 +209,102 @@ class Context:
 
     # Running
 
-    async def _run(
-        self,
-        execution: Execution,
-        request: RunCode,
-        call: Overlay,
-        recording: CodeRecording,
-        result: Callable[..., CodeResult],
-    ) -> None:
+    async def _run(self, cell: Cell) -> None:
         kernel = await self._ready()
+        execution = cell.execution
         if execution.stop.done() and execution.stopped_by is None:
-            execution.finish(result())
+            execution.finish(cell.result())
             return
         notices = [*self._session_notices(), *self._take_notices()]
-        self.last_activity = now()
         count = kernel.execution_count + 1
         execution.start({"context": self.id, "execution_count": count})
-        kept = await self._keep(execution, request)
+        await self._keep(cell)
+        cell.begin(kernel)
+        await self._finish(cell, kernel, self._start(cell, kernel), count, notices)
 
-        def on_message(event: messages.Event) -> None:
-            recording.write(event)
-            if kept and isinstance(event, messages.Stream):
-                kept.write(event.name, event.text.encode("utf-8", "replace"))
+    async def _resume(self, cell: Cell) -> None:
+        """The rest of what an earlier service was running."""
+        kernel, execution = self._kernel, cell.execution
+        cell.recording.resume(execution.entries())
+        if kernel is None or not kernel.running or self._after is None:
+            death = self._end_unheard or Death.of(-signal.SIGKILL)
+            execution.finish(cell.result(**died(death), notices=[OUTPUT_LOST]))
+            return
+        await self._keep(cell, again=True)
+        cell.begin(kernel)
+        # The run is expected before the kernel is asked what it has said: the tasks start in order.
+        running = self._start(cell, kernel, resumed=True)
+        after, self._after = self._after, None
+        whole = await kernel.catch_up(after)
+        notices = [] if whole else [OUTPUT_LOST]
+        await self._finish(cell, kernel, running, kernel.execution_count, notices, resumed=True)
 
-        def on_late(event: messages.Event) -> None:
-            for name, data in event_data(event, request.max_output_bytes):
-                if name == "output":
-                    execution.late(data)
-
-        running = asyncio.ensure_future(
-            self._sharing.run(kernel, request.code, call, on_message, on_late)
+    def _start(self, cell: Cell, kernel: Kernel, *, resumed: bool = False) -> asyncio.Future[Ran]:
+        run = Run(
+            cell.request.code,
+            cell.call,
+            cell.on_message,
+            cell.on_late,
+            id=cell.execution.id,
+            resumed=resumed,
         )
-        early, harder = await self._watch(running, execution, kernel, request.timeout)
+        return asyncio.ensure_future(self._sharing.run(kernel, run))
+
+    async def _finish(
+        self,
+        cell: Cell,
+        kernel: Kernel,
+        running: asyncio.Future[Ran],
+        count: int,
+        notices: list[Notice],
+        *,
+        resumed: bool = False,
+    ) -> None:
+        execution = cell.execution
+        early, harder = await self._watch(cell, kernel, running, resumed=resumed)
         ran = await running
-        if kept:
-            kept.close()
+        if cell.kept:
+            cell.kept.close()
         self.last_activity = now()
         if execution.stopped_by is not None:
             execution.fail(execution.stopped_by)
+            return
+        if resumed and ran.outcome.status == "aborted":
+            execution.fail(NotReady("it ended while no service was there to see how"))
             return
         if harder:
             notices.append(
                 Notice(code="killed_harder", message="the interrupt did not end it: it was killed")
             )
         if not self._network:
-            notices += no_network(recording.text())
-        count = ran.outcome.execution_count or count
-        execution.finish(
-            result(
-                **self._ending(ran, early),
-                **_untold(ran, recording),
-                execution_count=count,
-                environment_changes=ran.changes,
-                notices=[*notices, *ran.notices],
-                output_path=kept.path if kept else None,
-            )
-        )
+            notices += no_network(cell.recording.text())
+        fields = {
+            **self._ending(ran, early),
+            **cell.untold(ran),
+            "execution_count": ran.outcome.execution_count or count,
+            "environment_changes": ran.changes,
+            "notices": [*notices, *ran.notices],
+            "output_path": cell.kept.path if cell.kept else None,
+        }
+        execution.finish(cell.result(**fields), cell.mark)
 
     async def _watch(
-        self,
-        running: asyncio.Future[Ran],
-        execution: Execution,
-        kernel: Kernel,
-        timeout: float | None,
+        self, cell: Cell, kernel: Kernel, running: asyncio.Future[Ran], *, resumed: bool
     ) -> tuple[Early | None, bool]:
-        """Wait for the end; on a timeout or a stop, bring it about. Whether it took a kill."""
-        since, before = ticks(), self._children()
-        waited: set[asyncio.Future[Any]] = {running, execution.stop}
-        await asyncio.wait(waited, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        if running.done():
-            return None, False
-        early: Early = "stopped" if execution.stop.done() else "timeout"
-        await self._interrupt(kernel, running)
-        harder = not running.done()
-        await self._sweep(since, before, kernel_too=harder)
-        await asyncio.wait({running})
-        return early, harder
-
-    async def _interrupt(self, kernel: Kernel, running: asyncio.Future[Ran]) -> None:
-        """Repeated, since a cell that is just being started may miss the first."""
-        for share in (0.25, 0.35, 0.4):
-            with suppress(KernelFailed):
-                await kernel.interrupt()
-            await asyncio.wait({running}, timeout=self._settings.interrupt_grace * share)
-            if running.done():
-                return
-
-    def _children(self) -> list[int]:
-        process = self._place.process if self._place else None
-        return main_children(process.host_pid) if process else []
-
-    async def _sweep(self, since: int, before: list[int], *, kernel_too: bool) -> None:
-        """End what the cell started, wherever it went; what earlier cells started lives."""
-        process = self._place.process if self._place else None
-        if process is None or self._box is None:
-            return
-        spared = [
-            pid for pid in children(process.host_pid) if pid in before or started(pid) < since
-        ]
-        inside = [inside_pid(pid) for pid in spared]
-        roots, but = [process.pid], [] if kernel_too else [process.pid]
-        with suppress(ConnectionError):
-            while found := await self._box.kill_tree(roots, signal.SIGKILL, spare=inside, but=but):
-                roots = list(dict.fromkeys([*roots, *found]))
+        self.last_activity = now()
+        assert self._place and self._place.process
+        since = int(cell.execution.started_at * TICKS) if resumed else None
+        end = CellEnd(self._place.box, self._place.process, kernel, since=since)
+        timeout = cell.time_left() if resumed else cell.request.timeout
+        grace = self._settings.interrupt_grace
+        return await end.watch(running, cell.execution.stop, timeout=timeout, grace=grace)
 
     def _ending(self, ran: Ran, early: Early | None) -> dict[str, Any]:
         outcome = ran.outcome
         if outcome.death is not None:
             self._lost = f"its kernel ended ({outcome.death})"
             if early is None:
-                return {"status": "died", **_died(outcome.death)}
+                return died(outcome.death)
         if early is not None:
             return {"status": "timeout" if early == "timeout" else "interrupted"}
         return {"status": "ok" if outcome.status == "ok" else "error"}
@@ -311,23 +314,36 @@ class Context:
     async def _ready(self) -> Kernel:
         async with self._starting:
             if self._kernel is not None and self._kernel.running:
+                if self._after is not None:
+                    after, self._after = self._after, None
+                    await self._kernel.catch_up(after)
                 return self._kernel
             if self._kernel is not None:
                 self._lost = self._lost or "its kernel had ended"
                 await self._discard()
             if self._deleted:
                 raise ContextDeleted(f"context {self.id!r} was deleted")
-            self._box = box = await self._get_box()
-            spec = self.language.spec(self._paths(box))
-            place = self._place = BoxPlace(box, f"{self.session}:{self.id}")
-            self._sharing = self._share(box)
-            kernel = Kernel(spec, place, self._zmq, on_report=self._reported)
+            box = await self._get_box()
+            kernel = self._new_kernel(box)
             env = self._environment.overlaid(self._private.env)
             cwd = await box.directory(self._private.cwd or self._environment.cwd)
             env, cwd = self._sharing.start_with(env, cwd)
             await kernel.start(env=env, cwd=cwd, arguments=self._sharing.arguments())
-            self._kernel = kernel
+            self._kernel, self._after = kernel, None
+            self._on_start()
             return kernel
+
+    def _new_kernel(self, box: Box, record: KernelRecord | None = None) -> Kernel:
+        self._place = BoxPlace(box, f"{self.session}:{self.id}")
+        self._sharing = self._share(box)
+        return Kernel(
+            self.language.spec(self._paths(box)),
+            self._place,
+            self._zmq,
+            on_report=self._reported,
+            on_other=self._other,
+            record=record,
+        )
 
     def _share(self, box: Box) -> Sharing:
         if self.language.name == PYTHON.name:
@@ -351,9 +367,16 @@ class Context:
         if place is not None:
             await place.close()
 
-    async def _keep(self, execution: Execution, request: RunCode) -> KeptOutput | None:
-        keep = request.keep_output
-        return await KeptOutput.open(await self._get_box(), execution.id) if keep else None
+    def _other(self, message: messages.Message) -> None:
+        """Output of a cell that nobody waits for here: it may be one of an earlier service."""
+        event = messages.event(message)
+        if event is not None and (execution := self._find(message.parent)):
+            late(execution, event, mark_of(self._kernel), DEFAULT_OUTPUT_BYTES)
+
+    async def _keep(self, cell: Cell, *, again: bool = False) -> None:
+        if cell.request.keep_output:
+            box = await self._get_box()
+            cell.kept = await KeptOutput.open(box, cell.execution.id, again=again)
 
     def _take_notices(self) -> list[Notice]:
         lost, self._lost = self._lost, None
@@ -373,19 +396,3 @@ class Context:
         if self.lane.busy:
             return "busy"
         return "idle" if self._kernel is not None and self._kernel.running else "dead"
-
-
-def _untold(ran: Ran, recording: CodeRecording) -> dict[str, Any]:
-    """An exception that could not even be shown: only the kernel's reply names it."""
-    error = ran.outcome.error
-    if error is None or ran.outcome.death or recording.fields()["error"]:
-        return {}
-    return {"error": ErrorInfo(**{**asdict(error), "traceback": list(error.traceback)})}
-
-
-def _died(death: Death) -> dict[str, Any]:
-    reason: Literal["exit", "signal"] = "signal" if death.signal else "exit"
-    return {
-        "error": ErrorInfo(ename="KernelDied", evalue=f"the kernel ended: {death}", traceback=[]),
-        "exit": ExitInfo(code=death.code, signal=death.signal, reason=reason),
-    }

@@ -109,6 +109,8 @@ class Environment:
     def publish(self, path: Path) -> Page:
         """Write the environment to `path` now and after each change, until the page is closed."""
         page = Page(path)
+        # A kernel that has read the page of an earlier service must see that this one is another.
+        self.version = max(self.version, page.version + 1)
         page.write(self)
         self._pages.append(page)
         return page
@@ -159,6 +161,12 @@ class Page:
     def __init__(self, path: Path) -> None:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         os.fchmod(self._fd, 0o644)
+
+    @property
+    def version(self) -> int:
+        """Of what is on the page; 0 when it is a new one."""
+        header = os.pread(self._fd, 16, 0)
+        return int(struct.unpack("<QQ", header)[0] + 1) // 2 if len(header) == 16 else 0
 
     def write(self, environment: Environment) -> None:
         document = {

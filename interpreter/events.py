@@ -10,6 +10,7 @@ import orjson
 
 from interpreter.rendering import output_text
 
+Kind = Literal["meta", "event", "result", "late"]
 TERMINAL = frozenset({"done", "error", "exit"})
 
 
@@ -38,21 +39,21 @@ class Event:
 class Entry:
     """What a journal of an execution holds: events, then the whole result, then late output."""
 
-    kind: Literal["meta", "event", "result", "late"]
+    kind: Kind
     number: int
     name: str
     data: dict[str, Any]
+    mark: Any = None
+    """Where in its source this came from: what comes after it is still to be recorded."""
 
 
-def pack(
-    kind: Literal["meta", "event", "result", "late"], number: int, name: str, data: Any
-) -> bytes:
-    return dumps([kind, number, name, data])
+def pack(kind: Kind, number: int, name: str, data: Any, mark: Any = None) -> bytes:
+    entry = [kind, number, name, data]
+    return dumps(entry if mark is None else [*entry, mark])
 
 
 def unpack(record: bytes) -> Entry:
-    kind, number, name, data = orjson.loads(record)
-    return Entry(kind, number, name, data)
+    return Entry(*orjson.loads(record))
 
 
 def dumps(value: Any) -> bytes:

@@ -71,10 +71,13 @@ class Interpreter:
         traceback: TracebackType | None,
     ) -> None:
         await asyncio.gather(*self._removals.values(), return_exceptions=True)
-        await asyncio.gather(*(sandbox.close() for sandbox in self._sandboxes.values()))
+        if self.settings.on_stop == "keep":
+            await asyncio.gather(*(sandbox.leave() for sandbox in self._sandboxes.values()))
+        else:
+            await asyncio.gather(*(sandbox.close() for sandbox in self._sandboxes.values()))
+            await asyncio.to_thread(remove_tree, self.settings.runtime)
         self._registry.close()
         self._zmq.destroy(linger=0)
-        await asyncio.to_thread(remove_tree, self.settings.runtime)
         os.close(self._lock)
 
     async def create_sandbox(self, request: CreateSandbox) -> Sandbox:
@@ -102,6 +105,10 @@ class Interpreter:
 
     def sandboxes(self) -> list[Sandbox]:
         return list(self._sandboxes.values())
+
+    def boxes(self) -> int:
+        """How many sandboxes have a box that runs."""
+        return sum(sandbox.has_box for sandbox in self._sandboxes.values())
 
     async def delete_sandbox(self, id: str) -> None:
         """A new one of the same id is made after the old one's files are gone."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from contextlib import suppress
 
 from interpreter.box import Box
-from interpreter.errors import DiskFull
+from interpreter.file_errors import os_refusal
 
 DIRECTORY = ".cellshell/outputs"
 
@@ -19,18 +21,21 @@ class KeptOutput:
         self._fd = fd
 
     @classmethod
-    async def open(cls, box: Box, id: str) -> KeptOutput:
-        """Raises DiskFull when the file cannot be made."""
+    async def open(cls, box: Box, id: str, *, again: bool = False) -> KeptOutput:
+        """A new file, or `again` the one of an earlier service. Raises what is in its way."""
         directory = f"{box.paths.home}/{DIRECTORY}"
+        path = f"{directory}/{id}.txt"
         try:
             await box.directory(directory, create=True)
-            path = f"{directory}/{id}.txt"
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
-            return cls(path, await box.open(path, flags, 0o644))
+            if not again:
+                await _make_way(box, path)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+            flags |= os.O_APPEND if again else os.O_EXCL
+            return cls(path, _regular(await box.open(path, flags, 0o644), path))
         except ConnectionError:
             raise
         except OSError as error:
-            raise DiskFull(f"the output cannot be kept: {error.strerror}") from error
+            raise os_refusal(error, path) from error
 
     def write(self, stream: str, data: bytes) -> None:
         view = memoryview(data)
@@ -45,3 +50,16 @@ class KeptOutput:
             with suppress(OSError):
                 os.close(self._fd)
             self._fd = -1
+
+
+async def _make_way(box: Box, path: str) -> None:
+    with suppress(FileNotFoundError):
+        await box.unlink(path)
+
+
+def _regular(fd: int, path: str) -> int:
+    """The box's code may have put something there that would block whoever writes to it."""
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    raise FileExistsError(errno.EEXIST, "expected a regular file", path)

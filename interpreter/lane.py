@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from interpreter.errors import AtCapacity, NotReady, QueueFull
-from interpreter.executions import Execution
+from interpreter.execution import Execution
 from kernels.errors import CellshellError
 
 log = logging.getLogger(__name__)
@@ -64,6 +64,17 @@ class Lane:
         if self._task is not None:
             with suppress(asyncio.CancelledError):
                 await asyncio.shield(self._task)
+
+    def leave(self) -> None:
+        """Stop working, and leave what runs and waits as it is, for the next service."""
+        self._closed = NotReady("the service is stopping: call again when it has started")
+        if self._task is not None:
+            self._task.cancel()
+        for execution, _ in self._waiting:
+            execution.leave()
+        if self._running is not None:
+            self._running.leave()
+        self._waiting.clear()
 
     async def _work(self) -> None:
         try:

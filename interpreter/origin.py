@@ -35,11 +35,6 @@ class Origin:
         return asdict(self)
 
 
-def source_of(request: Exec | RunCode) -> str:
-    """The command, or the code."""
-    return request.command if isinstance(request, Exec) else request.code
-
-
 def _fingerprint(kind: str, session: str, request: Exec | RunCode) -> str:
     if request.id is None:
         return ""

@@ -20,7 +20,7 @@ from interpreter.errors import (
     ProcessNotFound,
     Unavailable,
 )
-from interpreter.events import now
+from interpreter.events import dumps, now
 from interpreter.fields import ID_PATTERN
 from interpreter.logs import KEPT_BYTES, ProcessLog
 from interpreter.models import ProcessInfo
@@ -202,7 +202,7 @@ class Processes:
         path = self._directory / info.id / _RECORD
         fresh = path.with_suffix(".new")
         try:
-            fresh.write_bytes(info.model_dump_json().encode())
+            fresh.write_bytes(dumps(info.model_dump()))
             fresh.rename(path)
         except OSError as error:
             raise process_start.disk_full(error) from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import posixpath
-import signal
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
 from typing import Any
@@ -18,6 +17,7 @@ from interpreter.errors import (
     InvalidRequest,
     NotReady,
     SandboxDeleted,
+    SessionDeleted,
     SessionExists,
     SessionNotFound,
 )
@@ -30,8 +30,9 @@ from interpreter.premises import PROXY_PORT, Premises
 from interpreter.processes import Processes
 from interpreter.registry import Registry
 from interpreter.removal import remove_tree
-from interpreter.sessions import Session, Surroundings
+from interpreter.sessions import Session
 from interpreter.settings import Settings
+from interpreter.surroundings import Surroundings
 from interpreter.walls import INSIDE
 from interpreter.worker import Worker
 from kernels.specs import Languages
@@ -95,6 +96,7 @@ class Sandbox:
             languages=languages,
             zmq_context=zmq_context,
             worker=self._worker,
+            records=self.directory / "shells",
             save=lambda session, document: registry.save_session(id, session, document),
         )
         self._restore_sessions()
@@ -166,6 +168,10 @@ class Sandbox:
             workspace = self._plan.paths.workspace
             await self._add_session("default", cwd=workspace, own={}, created_at=now())
 
+    @property
+    def has_box(self) -> bool:
+        return self._box is not None and not self._box.ended.done()
+
     async def box(self) -> Box:
         """The running box. Raises NotReady when it does not start, SandboxDeleted."""
         box = self._box
@@ -185,36 +191,43 @@ class Sandbox:
     async def take_up(self) -> None:
         """After the service was started again: the box of the last one, if it still runs.
 
-        Processes and terminals go on. Shells and kernels are ended: taking them up is not built.
+        Everything in it goes on: processes, terminals, shells and kernels with what they run.
         """
         self._ran_before = True
         found = await Box.find(self._plan)
         if found is None:
             await self.processes.restore(None, {})
+            for execution in self.executions.unfinished():
+                execution.fail(NotReady("the service and the box ended while this ran"))
             return
         self._box, live = found
         with suppress(OSError):
             await self._premises.connect(self._box, self._stack)
         await self.processes.restore(self._box, live)
         for session in self._sessions.values():
-            session.attach(self._box)
-            await session.terminals.restore(self._box, live)
-            await self._end_interpreters(session, live)
+            await session.take_up(self._box, live)
+        await self._end_unknown(live)
 
-    async def _end_interpreters(self, session: Session, live: Mapping[str, BoxProcess]) -> None:
-        lost = []
+    async def _end_unknown(self, live: Mapping[str, BoxProcess]) -> None:
+        """Shells and kernels of sessions that had just been deleted, or were not yet recorded."""
         for name, process in live.items():
-            kind, _, rest = name.partition(":")
-            if kind in ("shell", "kernel") and rest.split(":")[0] == session.id:
-                lost.append(kind)
-                with suppress(ProcessLookupError):
-                    process.send_signal(signal.SIGKILL)
-                await process.wait()
-                await process.release()
-        if "shell" in lost:
-            session.tell("shell_restarted", "the service was restarted, and the shell with it")
-        if "kernel" in lost:
-            session.tell("context_restarted", "the service was restarted, and the kernels with it")
+            if name.partition(":")[0] in ("shell", "kernel"):
+                await process.discard()
+        for execution in self.executions.unfinished():
+            if execution.origin.session not in self._sessions:
+                execution.fail(SessionDeleted(f"session {execution.origin.session!r} is gone"))
+
+    async def leave(self) -> None:
+        """Let go of the box and of everything in it, for the next service to take up."""
+        self._deleted = True
+        async with self._starting:
+            self.processes.close()
+            for session in self._sessions.values():
+                await session.leave()
+            await self._worker.close()
+            await self._stack.aclose()
+            if self._box is not None:
+                self._box.leave()
 
     def _tell_restarted(self) -> None:
         message = "the box had ended and a fresh one was started: files and environment are kept"
@@ -241,7 +254,7 @@ class Sandbox:
     async def destroy(self) -> None:
         """End everything and remove it, files and records too."""
         self._deleted = True
-        for execution in self.executions.running():
+        for execution in self.executions.unfinished():
             execution.end_early(SandboxDeleted(f"sandbox {self.id!r} was deleted"))
         if self._box is not None:
             await self._box.destroy()

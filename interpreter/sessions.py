@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
-import zmq
-
 from interpreter import git
-from interpreter.box import Box
+from interpreter.box import Box, BoxProcess
 from interpreter.commands import Commands, stdin_bytes
 from interpreter.contexts import Context
 from interpreter.environment import Environment, Page
@@ -28,7 +26,7 @@ from interpreter.errors import (
     SessionDeleted,
 )
 from interpreter.events import now
-from interpreter.executions import Execution, Executions
+from interpreter.execution import Execution
 from interpreter.files import Files
 from interpreter.models import (
     Checkout,
@@ -40,31 +38,16 @@ from interpreter.models import (
     RunCode,
     SessionInfo,
 )
-from interpreter.settings import Settings
 from interpreter.sharing import Overlay
+from interpreter.succession import Succession
+from interpreter.surroundings import Surroundings
 from interpreter.terminals import Terminals
-from interpreter.walls import INSIDE, BoxPaths
-from interpreter.worker import Worker
+from interpreter.walls import INSIDE
 from kernels.errors import CellshellError
-from kernels.specs import KernelLanguage, KernelPaths, Languages
+from kernels.kernel import KernelRecord
+from kernels.specs import KernelLanguage
 
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What the sessions of one sandbox have in common."""
-
-    sandbox: str
-    network: bool
-    """Whether the sandbox has any."""
-    settings: Settings
-    executions: Executions
-    get_box: Callable[[], Awaitable[Box]]
-    box_paths: BoxPaths
-    kernel_paths: Callable[[Box], KernelPaths]
-    languages: Languages
-    zmq_context: zmq.Context[Any]
-    worker: Worker
-    save: Callable[[str, dict[str, Any]], None]
+log = logging.getLogger(__name__)
 
 
 class Session:
@@ -88,10 +71,13 @@ class Session:
             settings=surroundings.settings,
             take_notices=self._take_notices,
             network=surroundings.network,
+            records=surroundings.records / id,
         )
         self.files = Files(self._get_box, self.resolve, surroundings.worker)
         self.terminals = Terminals(self._get_box, self)
         self._page: Page | None = None
+        self._kernels: dict[str, KernelRecord] = {}
+        """Those that an earlier service had running, by their contexts."""
         self._deleted = False
         self._unsubscribe = environment.subscribe(self._save)
         self._save()
@@ -119,24 +105,33 @@ class Session:
         self.environment.give(changes)
         return self.environment_info()
 
-    async def exec(self, request: Exec) -> Execution:
-        """Queue a command. Raises what can be known before it runs."""
+    async def exec(self, request: Exec, *, kept: bool = False) -> Execution:
+        """Queue a command. Raises what can be known before it runs.
+
+        `kept`: it goes on when nobody waits for it, as one does that was given an id.
+        """
         self._touch()
+        begin = self._around.executions.begin
+        if self._around.executions.find(request.id or ""):
+            return begin("exec", self.id, request)  # what it did may be in the way of a repetition
         stdin_bytes(request)
         self._check_fits(request.env or {})
         cwd = await self._call_directory(request.cwd)
-        execution = self._around.executions.begin("exec", self.id, request)
+        execution = begin("exec", self.id, request, cwd=cwd, kept=kept)
         if not execution.repeated:
             self._submit(execution, lambda: self._commands.submit(execution, request, cwd))
         return execution
 
-    async def run_code(self, request: RunCode) -> Execution:
+    async def run_code(self, request: RunCode, *, kept: bool = False) -> Execution:
         """Queue a run in a context, by default the session's own of the language."""
         self._touch()
+        begin = self._around.executions.begin
+        if self._around.executions.find(request.id or ""):
+            return begin("code", self.id, request)
         self._check_fits(request.env or {})
         context = self._context_for(request)
         call = Overlay(request.env or {}, await self._call_directory(request.cwd))
-        execution = self._around.executions.begin("code", self.id, request, context.id)
+        execution = begin("code", self.id, request, context.id, cwd=call.cwd, kept=kept)
         if not execution.repeated:
             self._submit(execution, lambda: context.submit(execution, request, call))
         return execution
@@ -207,6 +202,25 @@ class Session:
             self.environment.retract(self._page)
         self._page = self.environment.publish(box.host_run / "env" / self.id)
 
+    async def take_up(self, box: Box, live: dict[str, BoxProcess]) -> None:
+        """What an earlier service left running of this session; it is taken out of `live`."""
+        self.attach(box)
+        await self.terminals.restore(box, live)
+        heir = Succession(self.id, self._commands, self._contexts, self._around, self.tell)
+        await heir.take_up(box, live, self._kernels)
+
+    async def leave(self) -> None:
+        """Let go of everything, for the next service to take up."""
+        self._deleted = True
+        self._unsubscribe()
+        self._commands.leave()
+        self.terminals.close()
+        for context in self._contexts.values():
+            await context.leave()
+        if self._page is not None:
+            self.environment.retract(self._page)
+            self._page = None
+
     async def close(self, reason: CellshellError | None = None) -> None:
         """End everything that runs here at once; callers get `reason`."""
         reason = reason or SessionDeleted(f"session {self.id!r} was deleted")
@@ -223,13 +237,15 @@ class Session:
             self._page = None
 
     def restore(self, contexts: Sequence[Mapping[str, Any]]) -> None:
-        """The contexts an earlier service had; their kernels start at the next use."""
+        """The contexts an earlier service had; kernels that are gone start at the next use."""
         for document in contexts:
             with suppress(LanguageUnknown, LanguageUnavailable):
                 language = self._around.languages.find(document["language"])
                 private = Overlay(document["env"], document["cwd"])
                 created_at = document.get("created_at")
-                self._add_context(document["id"], language, private, created_at)
+                context = self._add_context(document["id"], language, private, created_at)
+                if document.get("kernel"):
+                    self._kernels[context.id] = KernelRecord(**document["kernel"])
 
     def tell(self, code: str, message: str) -> None:
         """A notice for the next result."""
@@ -283,6 +299,8 @@ class Session:
             private=private,
             take_notices=self._take_notices,
             network=self._around.network,
+            find=self._around.executions.find,
+            on_start=self._save,
             created_at=created_at,
         )
         self._save()

@@ -55,6 +55,9 @@ class Settings(BaseSettings):
     kept_processes: int = Field(default=200, ge=1)
     interrupt_grace: float = Field(default=2.0, gt=0)
     """How long an interrupted cell or command may take to end before it is killed."""
+    on_stop: Literal["keep", "destroy"] = "keep"
+    """What becomes of running sandboxes when the service is asked to stop: `keep` leaves them
+    running, for the next service on the same data directory."""
     max_sandboxes: int = Field(default=1000, ge=1)
     tmp_bytes: int = Field(default=1 << 30, ge=1 << 20)
     """Size of `/tmp` in a box; it is memory."""

@@ -48,6 +48,32 @@ class Ran:
     notices: list[Notice] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Run:
+    """One cell for a kernel."""
+
+    code: str
+    call: Overlay
+    on_message: OnEvent
+    on_late: OnEvent
+    id: str
+    resumed: bool = False
+    """An earlier service sent it: what is wanted is the rest."""
+
+    async def send(
+        self, kernel: Kernel, metadata: Mapping[str, Any] | None = None
+    ) -> ExecuteOutcome:
+        if self.resumed and not kernel.repeats:
+            return await kernel.follow(self.id, on_message=self.on_message, on_late=self.on_late)
+        return await kernel.execute(
+            self.code,
+            id=self.id,
+            metadata=metadata,
+            on_message=self.on_message,
+            on_late=self.on_late,
+        )
+
+
 class Sharing(Protocol):
     def arguments(self) -> list[str]:
         """Words for the kernel's command line."""
@@ -55,9 +81,7 @@ class Sharing(Protocol):
     def start_with(self, env: dict[str, str], cwd: str) -> tuple[dict[str, str], str]:
         """What of this the kernel can be started with."""
 
-    async def run(
-        self, kernel: Kernel, code: str, call: Overlay, on_message: OnEvent, on_late: OnEvent
-    ) -> Ran: ...
+    async def run(self, kernel: Kernel, run: Run) -> Ran: ...
 
 
 class Alone:
@@ -69,10 +93,8 @@ class Alone:
     def start_with(self, env: dict[str, str], cwd: str) -> tuple[dict[str, str], str]:
         return env, cwd
 
-    async def run(
-        self, kernel: Kernel, code: str, call: Overlay, on_message: OnEvent, on_late: OnEvent
-    ) -> Ran:
-        return Ran(await kernel.execute(code, on_message=on_message, on_late=on_late))
+    async def run(self, kernel: Kernel, run: Run) -> Ran:
+        return Ran(await run.send(kernel))
 
 
 class OwnKernel:
@@ -96,14 +118,9 @@ class OwnKernel:
     def start_with(self, env: dict[str, str], cwd: str) -> tuple[dict[str, str], str]:
         return env, cwd
 
-    async def run(
-        self, kernel: Kernel, code: str, call: Overlay, on_message: OnEvent, on_late: OnEvent
-    ) -> Ran:
-        told = {"env": dict(call.env), "cwd": call.cwd}
-        metadata = {"cellshell": told} if call else None
-        outcome = await kernel.execute(
-            code, metadata=metadata, on_message=on_message, on_late=on_late
-        )
+    async def run(self, kernel: Kernel, run: Run) -> Ran:
+        told = {"env": dict(run.call.env), "cwd": run.call.cwd}
+        outcome = await run.send(kernel, {"cellshell": told} if run.call else None)
         ran = Ran(outcome)
         if outcome.report is not None:
             ran.notices = notices_of(outcome.report)
@@ -152,9 +169,10 @@ class PartnerKernel:
         self._started = {name: v for name, v in env.items() if holds(name, v)}, cwd
         return self._started
 
-    async def run(
-        self, kernel: Kernel, code: str, call: Overlay, on_message: OnEvent, on_late: OnEvent
-    ) -> Ran:
+    async def run(self, kernel: Kernel, run: Run) -> Ran:
+        if run.resumed:
+            return Ran(await run.send(kernel))
+        call, on_message = run.call, run.on_message
         partner = await self._partner_of(kernel)
         notices: list[Notice] = []
         await self._leave_missing(call, notices)
@@ -168,8 +186,7 @@ class PartnerKernel:
         if before is not None:
             aside = Aside(entered, on_message)
             await kernel.execute(before, silent=True, on_message=aside.see, on_late=aside.see)
-        ran = Ran(await kernel.execute(code, on_message=on_message, on_late=on_late))
-        ran.notices = notices
+        ran = Ran(await run.send(kernel), notices=notices)
         if ran.outcome.status != "died" and kernel.running:
             take = partial(self._take, partner, call, ran)
             await self._report(kernel, partner, Aside(take, on_message))

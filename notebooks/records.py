@@ -9,7 +9,8 @@ from nbformat import NotebookNode
 
 from interpreter.contexts import Context
 from interpreter.errors import CellshellError, ExecutionForgotten
-from interpreter.executions import Execution, Executions
+from interpreter.execution import Execution
+from interpreter.executions import Executions
 from interpreter.models import CodeResult
 from notebooks.history import History, Kernel, Run
 

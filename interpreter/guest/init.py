@@ -31,6 +31,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from channel import Channel, close_all  # type: ignore[import-not-found]
 from family import descendants, end_all, signal_all  # type: ignore[import-not-found]
+from paths import can_enter, drop, remove_directory  # type: ignore[import-not-found]
 
 VERSION = 1
 ORPHAN_TIMEOUT = 24 * 3600
@@ -179,9 +180,11 @@ class Init:
 
     def do_take(self, request: Request, fds: list[int]) -> Answer:
         """Hand out what an earlier service was handed for process `pid`."""
-        kept = self.kept[request["pid"]]
-        handed = [os.pidfd_open(request["pid"]), *(os.dup(fd) for fd in kept.values())]
-        return {"fds": ["pidfd", *kept]}, handed
+        pid = request["pid"]
+        kept = self.kept[pid]
+        alive = [] if pid in self.exits else [os.pidfd_open(pid)]
+        handed = [*alive, *(os.dup(fd) for fd in kept.values())]
+        return {"fds": [*(["pidfd"] if alive else []), *kept]}, handed
 
     def do_spawn(self, request: Request, fds: list[int]) -> Answer:
         handed, child_fds, ends = [], [], {}
@@ -293,6 +296,7 @@ class Init:
         handed = []
         for name in ("out", "err"):
             label = f"{request['number']}.{name}"
+            drop(f"{directory}/{label}")
             os.mkfifo(f"{directory}/{label}", 0o600)
             flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
             fd = os.open(f"{directory}/{label}", flags)
@@ -308,17 +312,19 @@ class Init:
             if label in kept:
                 os.close(kept.pop(label))
             if label[0].isdigit():
-                os.unlink(f"{self.run}/shell/{pid}/{label}")
+                drop(f"{self.run}/shell/{pid}/{label}")
         if pid in self.exits and not kept:
             self.kept.pop(pid, None)
             self.names.pop(pid, None)
             self.exits.pop(pid)
-            remove_tree(f"{self.run}/shell/{pid}")
+            remove_directory(f"{self.run}/shell/{pid}")
         return {}, []
 
     def do_open(self, request: Request, fds: list[int]) -> Answer:
         path = os.fsencode(request["path"])
-        fd = os.open(path, request["flags"] | os.O_CLOEXEC, request.get("mode", 0o666))
+        # Nothing that lies there may make us wait: a FIFO without a reader, say.
+        flags = request["flags"] | os.O_CLOEXEC | os.O_NONBLOCK
+        fd = os.open(path, flags, request.get("mode", 0o666))
         return {}, [fd]
 
     def do_rename(self, request: Request, fds: list[int]) -> Answer:
@@ -363,18 +369,6 @@ class Init:
 
 def set_size(tty: int, columns: int, rows: int) -> None:
     ioctl(tty, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-
-
-def can_enter(path: bytes) -> bool:
-    return os.path.isdir(path) and os.access(path, os.X_OK)
-
-
-def remove_tree(directory: str) -> None:
-    if not os.path.isdir(directory):
-        return
-    for name in os.listdir(directory):
-        os.unlink(f"{directory}/{name}")
-    os.rmdir(directory)
 
 
 def main() -> None:

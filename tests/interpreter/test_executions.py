@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
 from interpreter.errors import ExecutionForgotten, ExecutionNotFound, NotReady
 from interpreter.executions import Executions
+from interpreter.journal import records
 from interpreter.models import Exec, ExecResult
 from interpreter.settings import Settings
 
@@ -31,9 +33,43 @@ async def test_records_outlive_the_service(tmp_path: Path) -> None:
     assert (await second.get("done").result()).stdout == "x"
     names = [event.name async for event in second.get("done").events()]
     assert names == ["started", "stdout", "done"]
-    with pytest.raises(NotReady):
-        await second.get("cut").result()
-    assert [event.name async for event in second.get("cut").events()] == ["started", "error"]
+    [cut] = second.unfinished()
+    assert (cut.id, cut.state, cut.started_at, cut.request) == (
+        "cut",
+        "running",
+        first.get("cut").started_at,
+        {"command": "c", "id": "cut"},
+    )
+    cut.emit("stdout", {"data": "on"})
+    cut.fail(NotReady("gone"))
+    events = [(event.number, event.name) async for event in cut.events(after=1)]
+    assert events == [(2, "stdout"), (3, "error")]
+
+
+async def test_a_result_whose_event_was_never_written(tmp_path: Path) -> None:
+    first = executions(tmp_path).begin("exec", "s", Exec(command="c", id="torn"))
+    first.start({})
+    first.finish(result("torn", "x"))
+    path = tmp_path / "executions" / "torn"
+    whole = list(records(path))
+    path.write_bytes(path.read_bytes()[: -len(whole[-1]) - 2])
+    again = executions(tmp_path).get("torn")
+    assert (await again.result()).stdout == "x"
+    names = [event.name async for event in again.events()]
+    assert names == ["started", "done"]
+
+
+async def test_what_this_service_leaves_is_not_over(tmp_path: Path) -> None:
+    execution = executions(tmp_path).begin("exec", "s", Exec(command="c", id="left"))
+    execution.start({})
+    waiting = asyncio.ensure_future(execution.result())
+    await asyncio.sleep(0)
+    execution.leave()
+    with pytest.raises(NotReady, match="goes on"):
+        await waiting
+    with pytest.raises(NotReady, match="goes on"):
+        _ = [event async for event in execution.events()]
+    assert executions(tmp_path).get("left").state == "running"
 
 
 async def test_the_oldest_are_forgotten_and_their_ids_stay_used(tmp_path: Path) -> None:

@@ -1,83 +1,349 @@
-"""The service dies, the boxes do not; another service takes them up."""
+"""The service dies, the boxes do not; another service takes them up with all that runs in them."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
-READY = "import sys; sys.argv = ['cellshell', 'serve', '--port', '0', '--home', sys.argv[1]]\n" + (
+READY = "import sys; sys.argv = ['cellshell', 'serve', '--port', '0', *sys.argv[1:]]\n" + (
     "from api.command import main; main()"
 )
+SANDBOX = "/v1/sandboxes/kept"
+BASE = f"{SANDBOX}/sessions/default"
 
 
-async def start(home: Path) -> tuple[asyncio.subprocess.Process, httpx.AsyncClient]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", READY, str(home), stdout=-1, stderr=-2
-    )
-    assert process.stdout is not None
-    async for line in process.stdout:
-        for word in line.decode().split():
-            if word.startswith("http://127.0.0.1:"):
-                client = httpx.AsyncClient(base_url=word.strip(".,"), timeout=30, trust_env=False)
-                return process, client
-    raise AssertionError("the service did not start")
+class Service:
+    """One service process after another on the same data directory."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self.client: httpx.AsyncClient
+        self.process: asyncio.subprocess.Process
+
+    async def start(self, *options: str) -> None:
+        self.process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", READY, "--home", str(self._home), "--on-stop", "keep"),
+            *options,
+            stdout=-1,
+            stderr=-2,
+        )
+        assert self.process.stdout is not None
+        said = b""
+        async for line in self.process.stdout:
+            said += line
+            for word in line.decode().split():
+                if word.startswith("http://127.0.0.1:"):
+                    url = word.strip(".,")
+                    self.client = httpx.AsyncClient(base_url=url, timeout=30, trust_env=False)
+                    return
+        raise AssertionError(said.decode())
+
+    async def stop(self, number: int = signal.SIGKILL) -> str:
+        """What it said at the end."""
+        self.process.send_signal(number)
+        assert self.process.stdout is not None
+        said = await self.process.stdout.read()
+        await self.process.wait()
+        await self.client.aclose()
+        return said.decode()
+
+    async def restart(self, number: int = signal.SIGKILL) -> None:
+        await self.stop(number)
+        await self.start()
+
+    async def post(self, path: str, **body: Any) -> dict[str, Any]:
+        answer = await self.client.post(path, json=body)
+        assert answer.status_code < 300, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    async def exec(self, command: str, **options: Any) -> dict[str, Any]:
+        return await self.post(f"{BASE}/exec", command=command, **options)
+
+    async def code(self, code: str, **options: Any) -> dict[str, Any]:
+        return await self.post(f"{BASE}/code", code=code, **options)
+
+    async def execution(self, id: str) -> dict[str, Any]:
+        found: dict[str, Any] = (await self.client.get(f"{SANDBOX}/executions/{id}")).json()
+        return found
+
+    async def events(self, id: str, after: int = 0, until: str = "") -> list[dict[str, Any]]:
+        """Events of an execution, up to its end or the first one called `until`."""
+        found: list[dict[str, Any]] = []
+        address = f"{SANDBOX}/executions/{id}/events?after={after}"
+        async with self.client.stream("GET", address) as stream:
+            event: dict[str, Any] = {}
+            async for line in stream.aiter_lines():
+                name, _, value = line.partition(": ")
+                if name == "data":
+                    event["data"] = json.loads(value)
+                    found.append(event)
+                    if event["event"] == until:
+                        return found
+                    event = {}
+                elif name in ("id", "event"):
+                    event[name] = value
+        return found
 
 
-@pytest.mark.box
-async def test_what_runs_outlives_the_service(tmp_path: Path) -> None:
-    service, client = await start(tmp_path)
-    base = "/v1/sandboxes/kept/sessions/default"
-    assert (await client.put("/v1/sandboxes/kept")).status_code == 201
-    await client.post(f"{base}/exec", json={"command": "export A=1; echo data > file; f() { :; }"})
-    await client.post(f"{base}/code", json={"code": "x = 1"})
-    started = await client.post(
-        f"{base}/processes", json={"id": "tick", "command": "read x; echo got $x; sleep 1000"}
-    )
-    pid = started.json()["pid"]
-    running = await client.post(
-        f"{base}/exec?detach=true", json={"command": "sleep 1000", "id": "cut"}
-    )
-    assert running.status_code == 202
-    service.send_signal(signal.SIGKILL)
-    await service.wait()
-    await client.aclose()
+@pytest.fixture
+async def service(tmp_path: Path) -> AsyncIterator[Service]:
+    async with serving(tmp_path) as service:
+        yield service
 
-    service, client = await start(tmp_path)
+
+@asynccontextmanager
+async def serving(home: Path) -> AsyncIterator[Service]:
+    service = Service(home)
+    await service.start()
+    assert (await service.client.put(SANDBOX)).status_code == 201
     try:
-        process = (await client.get("/v1/sandboxes/kept/processes/tick")).json()
-        assert (process["status"], process["pid"]) == ("running", pid)
-        await client.post("/v1/sandboxes/kept/processes/tick/stdin", json={"data": "again\n"})
-        wait = {"for": "log", "pattern": "got again", "timeout": 10}
-        waited = await client.post("/v1/sandboxes/kept/processes/tick/wait", json=wait)
-        assert waited.json()["line"] == "got again"
-        command = {"command": "echo $A; cat file; f"}
-        result = (await client.post(f"{base}/exec", json=command)).json()
-        assert result["stdout"] == "1\ndata\n"
-        assert "shell_restarted" in [notice["code"] for notice in result["notices"]]
-        contexts = (await client.get(f"{base}/contexts")).json()
-        assert [context["id"] for context in contexts] == ["python"]
-        cut = await client.get("/v1/sandboxes/kept/executions/cut")
-        assert cut.status_code == 503
-        assert cut.json()["code"] == "not_ready"
+        yield service
     finally:
-        assert (await client.delete("/v1/sandboxes/kept")).status_code == 204
-        await client.aclose()
-        service.send_signal(signal.SIGTERM)
-        await service.wait()
-    with pytest.raises(FileNotFoundError):
-        os.stat(tmp_path / "sandboxes" / "kept")
+        assert (await service.client.delete(SANDBOX)).status_code == 204
+        await service.stop(signal.SIGTERM)
+    assert not (home / "sandboxes" / "kept").exists()
 
 
-async def test_two_services_on_one_home(tmp_path: Path) -> None:
-    service, client = await start(tmp_path)
-    await client.aclose()
-    with pytest.raises(AssertionError, match="did not start"):
-        await start(tmp_path)
-    service.send_signal(signal.SIGTERM)
-    await service.wait()
+pytestmark = pytest.mark.box
+KILLS = pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["KILL", "TERM"])
+
+
+@KILLS
+async def test_everything_is_still_there(service: Service, number: int) -> None:
+    command = "export A=1; echo data > file; f() { echo f-$A; }; b=2; cd /tmp; (exit 3)"
+    await service.exec(command)
+    await service.code("x = [1]; import os; os.environ['B'] = 'b'")
+    command = "read x; echo got $x; sleep 1000"
+    started = await service.post(f"{BASE}/processes", id="tick", command=command)
+    await service.restart(number)
+
+    process = (await service.client.get(f"{SANDBOX}/processes/tick")).json()
+    assert (process["status"], process["pid"]) == ("running", started["pid"])
+    await service.client.post(f"{SANDBOX}/processes/tick/stdin", json={"data": "again\n"})
+    wait = {"for": "log", "pattern": "got again", "timeout": 10}
+    waited = await service.post(f"{SANDBOX}/processes/tick/wait", **wait)
+    assert waited["line"] == "got again"
+    result = await service.exec("echo $? $A $B $b $PWD; f; cat /workspace/file")
+    assert (result["stdout"], result["notices"]) == ("3 1 b 2 /tmp\nf-1\ndata\n", [])
+    result = await service.code("x.append(2); x, os.getcwd(), os.environ['A']")
+    assert (result["text"], result["notices"]) == ("([1, 2], '/tmp', '1')", [])
+    assert result["execution_count"] == 2
+    await service.exec("export A=3; cd /usr")
+    assert (await service.code("os.environ['A'], os.getcwd()"))["text"] == "('3', '/usr')"
+    assert (await service.client.delete(f"{BASE}/contexts/python")).status_code == 204
+    assert (await service.code("1"))["execution_count"] == 1
+
+
+@KILLS
+async def test_a_command_goes_on(service: Service, number: int) -> None:
+    await service.exec("mkfifo go; sleep 900 &")
+    command = "printf 'a\\303'; read -r x < go; printf '\\244'; export C=$x; echo end >&2; (exit 4)"
+    await service.client.post(
+        f"{BASE}/exec?detach=true", json={"command": command, "id": "long", "env": {"P": "1"}}
+    )
+    seen = await service.events("long", until="stdout")
+    await service.restart(number)
+    assert (await service.execution("long"))["state"] == "running"
+    following = asyncio.create_task(service.events("long", after=int(seen[-1]["id"])))
+    await service.post(f"{BASE}/processes", command="echo on > go")
+    rest = await following
+    assert [event["id"] for event in rest] == ["3", "4", "5"]
+    assert {event["event"]: event["data"].get("data") for event in rest[:2]} == {
+        "stdout": "ä",
+        "stderr": "end\n",
+    }
+    result = await service.execution("long")
+    assert (result["stdout"], result["stderr"], result["exit_code"]) == ("aä", "end\n", 4)
+    assert result["environment_changes"]["set"] == ["C"]
+    assert (await service.exec("echo $C-${P-}; jobs %1"))["stdout"].startswith("on-\n")
+
+
+async def test_a_command_that_ended_meanwhile(service: Service) -> None:
+    """Its report and its output wait in their pipes."""
+    await service.exec("mkfifo go")
+    options = {"id": "gone", "timeout": 60}
+    command = "echo 0; read x < go; seq 5000; echo err >&2; cd /tmp; D=4; export D"
+    await service.client.post(f"{BASE}/exec?detach=true", json={"command": command, **options})
+    await service.events("gone", until="stdout")
+    again = {"command": command, **options}
+    await service.post(f"{BASE}/processes", command="exec 3> go; sleep 0.5; echo x >&3")
+    await service.stop()
+    await asyncio.sleep(1)  # the command has ended then, or is about to: both must do
+    await service.start()
+    result = await service.post(f"{BASE}/exec", **again)
+    assert result["stdout"] == "".join(f"{n}\n" for n in range(5001))
+    assert (result["stderr"], result["exit_code"], result["cwd"]) == ("err\n", 0, "/tmp")
+    assert (await service.exec("echo $D $PWD"))["stdout"] == "4 /tmp\n"
+
+
+@KILLS
+async def test_a_cell_goes_on(service: Service, number: int) -> None:
+    code = (
+        "import os, sys, time\n"
+        "print('one', flush=True)\n"
+        "while not os.path.exists('/workspace/go'): time.sleep(0.01)\n"
+        "for i in range(3000): print(i)\n"
+        "os.environ['FROM'] = 'cell'\n"
+        "y = 7\n"
+        "y * 6"
+    )
+    await service.code("1")
+    await service.client.post(f"{BASE}/code?detach=true", json={"code": code, "id": "cell"})
+    seen = await service.events("cell", until="output")
+    await service.stop(number)
+    [workspace] = Path(service._home).glob("sandboxes/*/workspace")
+    (workspace / "go").touch()
+    await service.start()
+    rest = await service.events("cell", after=int(seen[-1]["id"]))
+    assert [int(event["id"]) for event in rest] == list(range(3, 3 + len(rest)))
+    result = await service.execution("cell")
+    lines = ["one", *map(str, range(3000))]
+    assert result["stdout"].splitlines() == lines
+    told = [event["data"]["output"].get("text", "") for event in seen[1:] + rest[:-1]]
+    assert "".join(told).splitlines() == lines
+    assert (result["text"], result["execution_count"], result["notices"]) == ("42", 2, [])
+    assert result["environment_changes"]["set"] == ["FROM"]
+    assert (await service.exec("echo $FROM"))["stdout"] == "cell\n"
+    assert (await service.code("y"))["text"] == "7"
+
+
+async def test_what_waited_runs(service: Service) -> None:
+    await service.exec("mkfifo go")
+    post = service.client.post
+    commands = [("first", "read x < go; echo $x"), ("second", "echo second; pwd")]
+    for id, command in commands:
+        body = {"command": command, "id": id, "cwd": "/workspace"}
+        assert (await post(f"{BASE}/exec?detach=true", json=body)).status_code == 202
+    waits = "import os\nwhile not os.path.exists('/workspace/go2'): pass"
+    for id, code in [("cell1", waits), ("cell2", "2 + 2")]:
+        await post(f"{BASE}/code?detach=true", json={"code": code, "id": id})
+    await service.events("first", until="started")
+    await service.events("cell1", until="started")
+    await service.restart()
+    await service.post(f"{BASE}/processes", command="touch go2; echo one > go")
+    assert (await service.events("second"))[-1]["event"] == "done"
+    assert (await service.execution("first"))["stdout"] == "one\n"
+    assert (await service.execution("second"))["stdout"] == "second\n/workspace\n"
+    await service.events("cell2")
+    assert (await service.execution("cell2"))["text"] == "4"
+
+
+async def test_time_runs_on(service: Service) -> None:
+    body = {"command": "sleep 600 & wait", "id": "late", "timeout": 2}
+    await service.client.post(f"{BASE}/exec?detach=true", json=body)
+    body = {"code": "import time; time.sleep(600)", "id": "late-cell", "timeout": 2}
+    await service.client.post(f"{BASE}/code?detach=true", json=body)
+    for id in ("late", "late-cell"):
+        await service.events(id, until="started")
+    await service.restart()
+    assert (await service.events("late"))[-1]["data"]["timed_out"]
+    assert (await service.events("late-cell"))[-1]["data"]["status"] == "timeout"
+    assert (await service.exec("echo fine"))["stdout"] == "fine\n"
+    assert (await service.code("'fine'"))["text"] == "'fine'"
+
+
+async def test_they_can_still_be_cancelled(service: Service) -> None:
+    for id, route, body in (
+        ("c", "exec", {"command": "sleep 600"}),
+        ("k", "code", {"code": "while True: pass"}),
+    ):
+        await service.client.post(f"{BASE}/{route}?detach=true", json={**body, "id": id})
+        await service.events(id, until="started")
+    await service.restart()
+    for id in ("c", "k"):
+        answer = await service.client.delete(f"{SANDBOX}/executions/{id}")
+        assert answer.status_code == 204
+    assert (await service.execution("c"))["cancelled"]
+    assert (await service.execution("k"))["status"] == "interrupted"
+
+
+async def test_what_died_meanwhile_says_so(service: Service) -> None:
+    await service.code("x = 1")
+    pid = (await service.code("import os; os.getpid()"))["text"]
+    body = {"code": "import time; time.sleep(600)", "id": "cell"}
+    await service.client.post(f"{BASE}/code?detach=true", json=body)
+    await service.events("cell", until="started")
+    command = f"echo on; sleep 1; kill -9 {pid} $$"
+    body = {"command": command, "id": "killer"}
+    await service.client.post(f"{BASE}/exec?detach=true", json=body)
+    await service.events("killer", until="stdout")
+    await service.stop()
+    await asyncio.sleep(1.5)
+    await service.start()
+    await service.events("cell")
+    result = await service.execution("cell")
+    assert (result["status"], result["exit"]["signal"]) == ("died", "SIGKILL")
+    assert [notice["code"] for notice in result["notices"]] == ["output_lost"]
+    await service.events("killer")
+    result = await service.execution("killer")
+    assert (result["exit_code"], result["shell_exited"]) == (137, True)
+    result = await service.code("x")
+    assert result["error"]["ename"] == "NameError"
+    assert [notice["code"] for notice in result["notices"]] == ["context_restarted"]
+    assert "shell_restarted" in [n["code"] for n in (await service.exec("true"))["notices"]]
+
+
+async def test_late_output_finds_its_execution(service: Service) -> None:
+    await service.exec("mkfifo go; (read x < go; echo late $x) &", id="job")
+    thread = (
+        "import os, threading, time\n"
+        "def wait():\n"
+        "    while not os.path.exists('/workspace/go2'): time.sleep(0.01)\n"
+        "    print('late cell', flush=True)\n"
+        "    open('/workspace/done', 'w').close()\n"
+        "threading.Thread(target=wait).start()"
+    )
+    await service.code(thread, id="thread")
+    await service.restart()
+    await service.exec("touch go2; echo x > go; until [ -e done ]; do sleep 0.01; done")
+    assert (await service.execution("job"))["stdout"] == "late x\n"
+    outputs = (await service.execution("thread"))["outputs"]
+    assert "".join(output["text"] for output in outputs) == "late cell\n"
+
+
+async def test_another_language_goes_on(service: Service) -> None:
+    await service.code("let x = 41", language="typescript")
+    body = {
+        "code": "await new Promise((done) => setTimeout(done, 3000)); x += 1",
+        "language": "typescript",
+        "id": "ts",
+    }
+    await service.client.post(f"{BASE}/code?detach=true", json=body)
+    await service.events("ts", until="started")
+    await service.restart()
+    [*_, last] = await service.events("ts")
+    assert last["event"] in ("done", "error")
+    if last["event"] == "done":
+        assert "output_lost" in [notice["code"] for notice in last["data"]["notices"]]
+    result = await service.code("x", language="typescript")
+    assert (result["text"], result["notices"]) == ("42", [])
+
+
+async def test_a_stop_that_ends_sandboxes(tmp_path: Path) -> None:
+    async with serving(tmp_path) as service:
+        await service.exec("export A=1")
+        await service.stop(signal.SIGTERM)
+        await service.start("--on-stop", "destroy")
+        assert (await service.exec("echo $A"))["notices"] == []
+        assert "1 sandbox ended" in await service.stop(signal.SIGTERM)
+        await service.start()
+        result = await service.exec("echo $A")
+        assert (result["stdout"], result["notices"][0]["code"]) == ("1\n", "sandbox_restarted")
+
+
+async def test_two_services_on_one_home(service: Service) -> None:
+    other = Service(service._home)
+    with pytest.raises(AssertionError, match=f"the service with pid {service.process.pid}"):
+        await other.start()
+    os.kill(service.process.pid, 0)

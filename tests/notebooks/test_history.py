@@ -140,7 +140,7 @@ async def test_executions_remember_where_they_come_from(tmp_path: Path) -> None:
         request = RunCode(code=f"# {number}\n'ä'", id=f"run-{number}")
         executions.begin("code", "s", request, context)
     executions.begin("exec", "s", Exec(command="ls"))
-    for number, execution in enumerate(executions.running()):
+    for number, execution in enumerate(executions.unfinished()):
         execution.fail(NotReady("ended"))
         late = 10**9 - number  # as if they had ended in another order
         os.utime(tmp_path / "executions" / execution.id, (late, late))

@@ -1,0 +1,35 @@
+"""What the sessions of one sandbox have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from interpreter.box import Box
+from interpreter.executions import Executions
+from interpreter.settings import Settings
+from interpreter.walls import BoxPaths
+from interpreter.worker import Worker
+from kernels.specs import KernelPaths, Languages
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    sandbox: str
+    network: bool
+    """Whether the sandbox has any."""
+    settings: Settings
+    executions: Executions
+    get_box: Callable[[], Awaitable[Box]]
+    box_paths: BoxPaths
+    kernel_paths: Callable[[Box], KernelPaths]
+    languages: Languages
+    zmq_context: zmq.Context[Any]
+    worker: Worker
+    records: Path
+    """A directory of the service's own, for what the next one has to know of shells."""
+    save: Callable[[str, dict[str, Any]], None]
