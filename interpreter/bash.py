@@ -110,7 +110,8 @@ def put_back(names: Iterable[str]) -> str:
 def forget_previous_directory(path: str | None) -> str:
     """After a `cd` of ours: `cd -` leads where the user last was."""
     if path is None:
-        return "POSIXLY_CORRECT=y; \\unset OLDPWD POSIXLY_CORRECT\n"
+        # Marked as exported, as bash itself does: so the report tells it once there is one.
+        return "POSIXLY_CORRECT=y; \\unset OLDPWD; \\export OLDPWD; \\unset POSIXLY_CORRECT\n"
     return f"OLDPWD={quote(path)}\n"
 
 
@@ -144,11 +145,12 @@ def source(path: str) -> str:
 
 
 def run(directory: str, number: int, *, cwd: str, stdin: str) -> str:
-    """Source the command unless the working directory is gone; then, on a line of its own since an
-    interrupt discards the line it meets, report."""
+    """Source the command unless bash is not where it is to be: the directory is gone, is another
+    one now, or cannot be entered. Then, on a line of its own since an interrupt discards the line
+    it meets, report."""
     out, err = f"{directory}/{number}.out", f"{directory}/{number}.err"
     return (
-        f"if [[ -d {quote(cwd)} ]]; then POSIXLY_CORRECT=y; "
+        f"if [[ . -ef {quote(cwd)} ]]; then POSIXLY_CORRECT=y; "
         f"\\. {directory}/command <{stdin} >{out} 2>{err}; else POSIXLY_CORRECT={GONE}; fi\n"
         f"{report(f'{directory}/report')}\n"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -290,12 +291,13 @@ class Execution:
                 late.append(entry.data)
         if whole is None:
             raise ExecutionForgotten(f"the records of execution {self.id!r} are gone")
-        return with_late(RESULTS[self.kind].model_validate(whole), late)
+        found = RESULTS[self.kind].model_validate(whole)
+        return with_late(found, late, base64=self.request.get("encoding") == "base64")
 
 
-def with_late(result: Result, late: list[dict[str, Any]]) -> Result:
+def with_late(result: Result, late: list[dict[str, Any]], *, base64: bool = False) -> Result:
     """A result with what came after its end put at the end of its output."""
-    streams: dict[str, str] = {}
+    streams: dict[str, list[str]] = {}
     outputs: list[dict[str, Any]] = []
     for piece in late:
         output = piece.get("output", {})
@@ -304,13 +306,19 @@ def with_late(result: Result, late: list[dict[str, Any]]) -> Result:
         if output.get("output_type") == "stream":
             piece = {"stream": output["name"], "data": output["text"]}
         if "stream" in piece:
-            streams[piece["stream"]] = streams.get(piece["stream"], "") + piece["data"]
+            streams.setdefault(piece["stream"], []).append(piece["data"])
     changes: dict[str, Any] = {
-        stream: getattr(result, stream) + text for stream, text in streams.items()
+        stream: _joined(getattr(result, stream), texts, base64) for stream, texts in streams.items()
     }
     if outputs and isinstance(result, CodeResult):
         changes["outputs"] = [*result.outputs, *outputs]
     return result.model_copy(update=changes) if changes else result
+
+
+def _joined(text: str, more: list[str], base64: bool) -> str:
+    if not base64:
+        return "".join([text, *more])
+    return b64encode(b"".join(map(b64decode, [text, *more]))).decode()
 
 
 def _without_output(document: dict[str, Any], kind: Kind) -> dict[str, Any]:

@@ -84,4 +84,4 @@ class ShellState:
         self.last = report
         private = {k: v for k, v in self.told.items() if not shareable(k)}
         self.told = private | {k: v for k, v in report.exported.items() if shareable(k)}
-        self.cwd = report.cwd
+        self.cwd = None if report.gone else report.cwd

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import time
 
 import pytest
 from asking import Python, Shell, shell_of
 
-from interpreter.models import CreateSession, Exec, StartProcess
+from interpreter.models import CreateSession, Exec, ExecResult, StartProcess
 from interpreter.sandboxes import Sandbox
 from interpreter.sessions import Session
 
@@ -83,6 +84,35 @@ async def test_a_directory_whose_name_is_no_text(
     process = await sandbox.processes.start(session, StartProcess(command="pwd | od -c"))
     await process.wait()
     assert "377" in process.logs().stdout
+
+
+async def test_the_directory_is_where_the_shell_is(shell: Shell, python: Python) -> None:
+    assert (await shell("PWD=/etc; /bin/pwd")).stdout == "/workspace\n"
+    assert (await shell('/bin/pwd; echo "$PWD"', timeout=5)).stdout == "/etc\n/etc\n"
+    result = await shell("cd /workspace; mkdir q; cd q; rmdir ../q; mkdir ../q")
+    assert (await shell("touch z && ls /workspace/q")).stdout == "z\n"
+    await shell("mkdir -p /workspace/shut/in; cd /workspace/shut/in; chmod 000 ..; exit")
+    result = await shell("/bin/pwd")
+    assert result.stdout == "/workspace\n"
+    assert "cwd_missing" in [notice.code for notice in result.notices]
+    assert (await python("import os; os.getcwd()")).text == "'/workspace'"
+    await shell("chmod 755 shut")
+
+
+async def test_the_previous_directory_is_the_users(shell: Shell) -> None:
+    await shell("cd /usr")
+    assert (await shell("pwd", cwd="/tmp")).stdout == "/tmp\n"
+    assert (await shell("cd -")).stdout == "/workspace\n"
+
+
+async def test_late_bytes_are_base64_too(session: Session) -> None:
+    request = Exec(command="(read x < <(sleep 0.1); printf bb) & printf a", encoding="base64")
+    execution = await session.exec(request)
+    await execution.result()
+    await shell_of(session)("wait")
+    result = execution.snapshot()
+    assert isinstance(result, ExecResult)
+    assert base64.b64decode(result.stdout, validate=True) == b"abb"
 
 
 async def test_a_repetition_is_not_judged_anew(shell: Shell, python: Python) -> None:
