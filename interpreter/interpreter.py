@@ -71,10 +71,12 @@ class Interpreter:
         traceback: TracebackType | None,
     ) -> None:
         await asyncio.gather(*self._removals.values(), return_exceptions=True)
-        if self.settings.on_stop == "keep":
+        keep = self.settings.on_stop == "keep"
+        if keep:
             await asyncio.gather(*(sandbox.leave() for sandbox in self._sandboxes.values()))
         else:
             await asyncio.gather(*(sandbox.close() for sandbox in self._sandboxes.values()))
+        if not keep or not self._sandboxes:
             await asyncio.to_thread(remove_tree, self.settings.runtime)
         self._registry.close()
         self._zmq.destroy(linger=0)
