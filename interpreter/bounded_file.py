@@ -45,6 +45,29 @@ class BoundedFile:
                 return
             rest = rest[len(piece) :]
 
+    def take(self, pipe: int, size: int) -> int:
+        """Move up to `size` bytes out of a pipe, without a moment in which they are in neither.
+
+        How many; 0 at the end of the pipe. Raises BlockingIOError when there is nothing in it.
+        """
+        room = min(size, self._room())
+        try:
+            if self._fd < 0:
+                self._begin()
+            begin, end = self._segments[-1].begin, self._segments[-1].end
+            flags = os.SPLICE_F_NONBLOCK
+            moved = os.splice(pipe, self._fd, room, offset_dst=end - begin, flags=flags)
+        except BlockingIOError:
+            raise
+        except OSError:  # a full disk; or what is no pipe
+            data = os.read(pipe, room)
+            self.append(data)
+            return len(data)
+        self.end += moved
+        self._segments[-1] = self._segments[-1]._replace(end=self.end)
+        self._evict()
+        return moved
+
     def read(self, offset: int, size: int) -> tuple[int, bytes]:
         """Up to `size` bytes at `offset`, or at the next that is kept: where they begin, and they.
 

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 CHUNK = 64 * 1024
 MOST_IN_PIPE = 1024 * 1024
@@ -18,15 +15,31 @@ PAUSE = 0.002
 arrives in fewer pieces."""
 
 
+Take = Callable[[int], int]
+"""Takes what is in a descriptor now; how many bytes, 0 at its end. Raises BlockingIOError."""
+
+
+def handing(on_data: Callable[[bytes], None]) -> Take:
+    """Reads what arrives, and hands it on."""
+
+    def take(fd: int) -> int:
+        data = os.read(fd, CHUNK)
+        if data:
+            on_data(data)
+        return len(data)
+
+    return take
+
+
 class Reader:
-    """Hands every piece that arrives to `on_data`; closes its descriptor at the end.
+    """Has every piece that arrives taken by `take`; closes its descriptor at the end.
 
     What it costs to take in what comes is held to a share of the loop's time, however much comes.
     """
 
-    def __init__(self, fd: int, on_data: Callable[[bytes], None]) -> None:
+    def __init__(self, fd: int, take: Take) -> None:
         self._fd = fd
-        self._on_data = on_data
+        self._take = take
         self._loop = asyncio.get_running_loop()
         self._allowance = _Allowance(self._loop)
         self._pause: asyncio.TimerHandle | None = None
@@ -74,16 +87,14 @@ class Reader:
         if self._fd < 0:
             return 0
         try:
-            data = os.read(self._fd, CHUNK)
+            size = self._take(self._fd)
         except BlockingIOError:
             return 0
         except OSError:  # EIO: the last process that had this terminal open has closed it
-            data = b""
-        if data:
-            self._on_data(data)
-        else:
+            size = 0
+        if not size:
             self.close()
-        return len(data)
+        return size
 
 
 class _Allowance:

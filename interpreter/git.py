@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from interpreter import git_url
-from interpreter.descriptors import Reader
+from interpreter.descriptors import Reader, handing
 from interpreter.errors import CellshellError, FileExists, GitFailed, InvalidGitUrl
 from interpreter.file_errors import os_refusal, show
 from interpreter.models import Checkout
@@ -75,7 +75,7 @@ class _Git:
         process = await self._spawn(argv, answers)
         fd = process.stdout if answers else process.stderr
         assert fd is not None
-        reader = Reader(fd, lambda data: _keep(said, data))
+        reader = Reader(fd, handing(lambda data: _keep(said, data)))
         try:
             code = await process.wait()
             reader.drain()

@@ -57,10 +57,25 @@ class ProcessLog:
 
     def append(self, stream: Stream, data: bytes) -> None:
         index = STREAMS.index(stream)
-        if index != self._order.count % 2:
-            self._order.end_run(self._files[1 - index].end)
+        self._begin_run(index)
         self._files[index].append(data)
         self._bell.ring()
+
+    def take(self, stream: Stream, pipe: int) -> int:
+        """Move what is in a pipe into the log; how many bytes, 0 at its end.
+
+        Raises BlockingIOError.
+        """
+        index = STREAMS.index(stream)
+        moved = self._files[index].take(pipe, CHUNK)
+        if moved:
+            self._begin_run(index)
+            self._bell.ring()
+        return moved
+
+    def _begin_run(self, index: int) -> None:
+        if index != self._order.count % 2:
+            self._order.end_run(self._files[1 - index].end)
 
     def finish(self) -> None:
         """Followers end after what is there now; more may be appended all the same."""

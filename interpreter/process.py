@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from contextlib import aclosing, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from interpreter import process_waits, trees
@@ -80,7 +81,7 @@ class Process:
         self._info.pid = handle.pid
         for stream, fd in zip(STREAMS, (handle.stdout, handle.stderr), strict=True):
             if fd is not None:
-                self._readers.append(Reader(fd, self._collector(stream)))
+                self._readers.append(Reader(fd, partial(self._log.take, stream)))
         self._stdin = Writer(handle.stdin) if handle.stdin is not None else None
         self._own(self._watch(handle, on_end))
 
@@ -195,9 +196,6 @@ class Process:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-    def _collector(self, stream: Stream) -> Callable[[bytes], None]:
-        return lambda data: self._log.append(stream, data)
 
     async def _watch(self, handle: BoxProcess, on_end: Callable[[Process], None]) -> None:
         code = await handle.wait()

@@ -19,7 +19,7 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from interpreter.declarations import parse, quote
-from interpreter.descriptors import Reader
+from interpreter.descriptors import Reader, handing
 from interpreter.environment import difference, shareable
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class TerminalEnvironment:
             os.close(fd)
             raise FileNotFoundError(self._directory / "report")
         reports = Reports()
-        self._reader = Reader(fd, lambda data: self._take(reports.feed(data)))
+        self._reader = Reader(fd, handing(lambda data: self._take(reports.feed(data))))
         self._unsubscribe = self._environment.subscribe(self._update)
 
     def _take(self, reports: list[Report]) -> None:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from interpreter import process_start, trees
-from interpreter.descriptors import CHUNK, Bell, Reader, Writer
+from interpreter.descriptors import CHUNK, Bell, Reader, Writer, handing
 from interpreter.errors import AtCapacity, InvalidRequest, ProcessExited, SessionDeleted
 from interpreter.terminal_environment import TerminalEnvironment
 
@@ -93,7 +93,7 @@ class Terminal:
         self._bell = Bell()
         self._tty = handle.tty
         self._writer = Writer(os.dup(handle.tty))
-        self._reader = Reader(handle.tty, self._take)
+        self._reader = Reader(handle.tty, handing(self._take))
         self._watching = asyncio.get_running_loop().create_task(self._watch())
         self._closing: asyncio.Task[None] | None = None
 
