@@ -8,13 +8,18 @@ from typing import Any, Literal, Self
 from interpreter.environment import Environment
 from interpreter.execution import Execution, boot_time
 from interpreter.kept_output import KeptOutput
-from interpreter.models import CodeResult, ErrorInfo, ExitInfo, RunCode
+from interpreter.models import CodeResult, ErrorInfo, ExitInfo, Notice, RunCode
 from interpreter.recording import CodeRecording, event_data
 from interpreter.settings import Settings
 from interpreter.sharing import Overlay, Ran
 from kernels import messages
 from kernels.kernel import Death, Kernel
 from kernels.specs import KernelLanguage
+
+OUTPUT_LOST = Notice(
+    code="output_lost",
+    message="the service was restarted while this ran: some of what it put out meanwhile is lost",
+)
 
 
 class Cell:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import zmq
 
 from interpreter.box import Box, BoxProcess
-from interpreter.cell import Cell, died, late, mark_of
+from interpreter.cell import OUTPUT_LOST, Cell, died, late, mark_of
 from interpreter.cell_end import CellEnd, Early
 from interpreter.environment import Environment
 from interpreter.errors import ContextDeleted, NotReady
@@ -33,10 +33,6 @@ from kernels.kernel import Death, Kernel, KernelRecord
 from kernels.specs import PYTHON, KernelLanguage, KernelPaths
 
 TICKS = os.sysconf("SC_CLK_TCK")
-OUTPUT_LOST = Notice(
-    code="output_lost",
-    message="the service was restarted while this ran: some of what it put out meanwhile is lost",
-)
 
 
 class Context:
@@ -59,6 +55,7 @@ class Context:
         find: Callable[[str], Execution | None],
         on_start: Callable[[], None],
         created_at: str | None = None,
+        record: KernelRecord | None = None,
     ) -> None:
         """`find` knows executions; `on_start` is called when there is a new kernel."""
         self.id = id
@@ -78,6 +75,8 @@ class Context:
         self._place: BoxPlace | None = None
         self._sharing: Sharing = Alone()
         self._starting = asyncio.Lock()
+        self.record = record
+        """Of the kernel that an earlier service had running."""
         self._find = find
         self._on_start = on_start
         self._after: int | None = None
@@ -109,7 +108,8 @@ class Context:
     def document(self) -> dict[str, Any]:
         """What brings the context back after the service was restarted."""
         known = {"id": self.id, "language": self.language.name, "created_at": self.created_at}
-        kernel = asdict(self._kernel.record) if self._kernel else None
+        record = self._kernel.record if self._kernel else self.record
+        kernel = asdict(record) if record else None
         private = {"env": dict(self._private.env), "cwd": self._private.cwd}
         return {**known, **private, "kernel": kernel}
 
@@ -142,6 +142,7 @@ class Context:
 
     def lose(self, process: BoxProcess) -> None:
         """The kernel of an earlier service could not be taken up."""
+        self.record = None
         code = process.ended.result() if process.ended.done() else -signal.SIGKILL
         self._end_unheard = Death.of(code)
         self._lost = f"its kernel ended ({self._end_unheard})"
@@ -329,7 +330,7 @@ class Context:
             cwd = await box.directory(self._private.cwd or self._environment.cwd)
             env, cwd = self._sharing.start_with(env, cwd)
             await kernel.start(env=env, cwd=cwd, arguments=self._sharing.arguments())
-            self._kernel, self._after = kernel, None
+            self._kernel, self._after, self.record = kernel, None, None
             self._on_start()
             return kernel
 

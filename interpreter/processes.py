@@ -41,15 +41,15 @@ MOST_RUNNING = 1000
 NAME = "process:"
 """In front of the id: what init calls a process, for the next service to find."""
 SHOWN_CHARACTERS = 64 * 1024
-_RECORD = "process.json"
+_RECORD, _FORGOTTEN = "process.json", "forgotten"
 _log = logging.getLogger(__name__)
 
 
 class Processes:
     """Of one sandbox, oldest first. `directory` keeps a directory for each id: record and log.
 
-    The directory of a forgotten process stays, empty, when its id was given by a client: an id
-    once used is never used again.
+    The directory of a forgotten process stays, with nothing but a mark, when its id was given by a
+    client: an id once used is never used again.
     """
 
     def __init__(
@@ -104,6 +104,7 @@ class Processes:
 
         `live` are the processes of the box by the names init knows them by.
         """
+        self._clear_unbegun(live)
         found = [self._load(path) for path in self._directory.glob(f"*/{_RECORD}")]
         infos = sorted((info for info in found if info), key=lambda info: info.started_at)
         for info in infos:
@@ -117,6 +118,15 @@ class Processes:
                 self._changed(process)
         if box:
             await self._end_unknown(box, live)
+
+    def _clear_unbegun(self, live: Mapping[str, BoxProcess]) -> None:
+        """What a service was killed over before it had started anything: the id is free again."""
+        for directory in self._directory.glob("*"):
+            path = directory / _RECORD
+            info = self._load(path) if path.exists() else None
+            begun = info is None or info.pid or NAME + directory.name in live
+            if not (path.exists() and begun) and not (directory / _FORGOTTEN).exists():
+                shutil.rmtree(directory, ignore_errors=True)
 
     def close(self) -> None:
         """Let go of all without ending any: before the connection to the box is closed."""
@@ -183,10 +193,12 @@ class Processes:
         process.close()
         directory = self._directory / process.id
         with suppress(FileNotFoundError):
+            (directory / _FORGOTTEN).touch()
             for file in directory.iterdir():
-                file.unlink()
+                if file.name != _FORGOTTEN:
+                    file.unlink()
             if re.fullmatch(r"p[0-9a-f]{12}", process.id):
-                directory.rmdir()
+                shutil.rmtree(directory)
 
     def _load(self, path: Path) -> ProcessInfo | None:
         try:

@@ -288,6 +288,7 @@ class Sandbox:
             cwd=cwd, variables={**self._premises.variables(), **self.env}, own=own
         )
         session = self._sessions[id] = Session(id, environment, self._around, created_at)
+        session.save()
         if self._box is not None and not self._box.ended.done():
             session.attach(self._box)
         return session

@@ -76,11 +76,8 @@ class Session:
         self.files = Files(self._get_box, self.resolve, surroundings.worker)
         self.terminals = Terminals(self._get_box, self)
         self._page: Page | None = None
-        self._kernels: dict[str, KernelRecord] = {}
-        """Those that an earlier service had running, by their contexts."""
         self._deleted = False
-        self._unsubscribe = environment.subscribe(self._save)
-        self._save()
+        self._unsubscribe = environment.subscribe(self.save)
 
     def info(self) -> SessionInfo:
         return SessionInfo(
@@ -148,10 +145,12 @@ class Session:
         if id in self._contexts:
             raise ContextExists(f"session {self.id!r} has a context {id!r} already")
         context = self._add_context(id, language, private)
+        self.save()
         try:
             await context.start()
         except BaseException:
             self._contexts.pop(id, None)
+            self.save()
             await context.close()
             raise
         return context
@@ -170,7 +169,7 @@ class Session:
     async def delete_context(self, id: str) -> None:
         context = self.context(id)
         del self._contexts[id]
-        self._save()
+        self.save()
         await context.close()
 
     async def git_checkout(self, request: GitCheckout) -> Checkout:
@@ -207,7 +206,7 @@ class Session:
         self.attach(box)
         await self.terminals.restore(box, live)
         heir = Succession(self.id, self._commands, self._contexts, self._around, self.tell)
-        await heir.take_up(box, live, self._kernels)
+        await heir.take_up(box, live)
 
     async def leave(self) -> None:
         """Let go of everything, for the next service to take up."""
@@ -243,9 +242,9 @@ class Session:
                 language = self._around.languages.find(document["language"])
                 private = Overlay(document["env"], document["cwd"])
                 created_at = document.get("created_at")
-                context = self._add_context(document["id"], language, private, created_at)
-                if document.get("kernel"):
-                    self._kernels[context.id] = KernelRecord(**document["kernel"])
+                kernel = document.get("kernel")
+                record = KernelRecord(**kernel) if kernel else None
+                self._add_context(document["id"], language, private, created_at, record)
 
     def tell(self, code: str, message: str) -> None:
         """A notice for the next result."""
@@ -276,9 +275,10 @@ class Session:
             if context.is_default_of(name):
                 return context
         language = self._around.languages.find(name)
-        return self._contexts.get(language.name) or self._add_context(
-            language.name, language, Overlay()
-        )
+        if language.name not in self._contexts:
+            self._add_context(language.name, language, Overlay())
+            self.save()
+        return self._contexts[language.name]
 
     def _add_context(
         self,
@@ -286,6 +286,7 @@ class Session:
         language: KernelLanguage,
         private: Overlay,
         created_at: str | None = None,
+        record: KernelRecord | None = None,
     ) -> Context:
         context = self._contexts[id] = Context(
             id,
@@ -300,10 +301,10 @@ class Session:
             take_notices=self._take_notices,
             network=self._around.network,
             find=self._around.executions.find,
-            on_start=self._save,
+            on_start=self.save,
             created_at=created_at,
+            record=record,
         )
-        self._save()
         return context
 
     def _free_id(self, language: str) -> str:
@@ -332,7 +333,8 @@ class Session:
             raise SessionDeleted(f"session {self.id!r} was deleted")
         self.last_activity = now()
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """What brings the session back after the service was restarted."""
         environment = self.environment
         own = {name: environment.variables.get(name) for name in sorted(environment.own)}
         contexts = [context.document() for context in self._contexts.values()]

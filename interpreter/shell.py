@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import signal
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -53,6 +52,7 @@ class Shell:
         self._woken: asyncio.Future[How] | None = None
         self._state = ShellState({})
         self._grace = 2.0
+        self._asked: Probe | None = None
         self._closed = False
         self._told_all = False
         """Whether the command that was sent last has reported."""
@@ -132,20 +132,26 @@ class Shell:
             self._reported()
         if not self.alive:
             self._wake("exited")
-        async with Probe(self.box, self._directory, self._records) as probe:
-            await self._script.write(probe.line)
-            probe.report.add_done_callback(lambda _: self._probed())
-            ended = await self._until_end(outputs, past.sent.spared, timeout, stop)
+        probe = await self._probe()
+        woken = self._woken
+        probe.report.add_done_callback(lambda _: self._probed(woken))
+        ended = await self._until_end(outputs, past.sent.spared, timeout, stop)
         if ended.how != "unsent":
             return ended
         self._state.covered = set(past.sent.owed)
         self._know(probe.of(past.modes))
         return replace(ended, how="stopped") if past.halted else ended
 
-    def _probed(self) -> None:
+    async def _probe(self) -> Probe:
+        self._asked = await Probe(self.box, self._directory, self._records).open()
+        await self._script.write(self._asked.line)
+        return self._asked
+
+    def _probed(self, woken: asyncio.Future[How]) -> None:
         """bash has answered what came after the command: it reported before, or never had it."""
-        self._report.catch_up()
-        self._wake("unsent")
+        if self._woken is woken:  # else that command is over, and another may run
+            self._report.catch_up()
+            self._wake("unsent")
 
     async def _ask(self, timeout: float | None, stop: asyncio.Future[None]) -> How | None:
         """How an idle shell of an earlier service is now; None when it has told."""
@@ -154,13 +160,12 @@ class Shell:
         if past.sent is None:
             await self._script.write(bash.FIRST.encode())
         self._report.resume()
-        async with Probe(self.box, self._directory, self._records) as probe:
-            await self._script.write(probe.line)
-            waited: set[asyncio.Future[Any]] = {probe.report, stop, self._process.ended}
-            await asyncio.wait(waited, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-            if probe.report.done():
-                self._know(probe.of(past.modes))
-                return None
+        probe = await self._probe()
+        waited: set[asyncio.Future[Any]] = {probe.report, stop, self._process.ended}
+        await asyncio.wait(waited, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        if probe.report.done():
+            self._know(probe.of(past.modes))
+            return None
         await self.kill()
         return "stopped" if stop.done() else "exited" if waited else "timeout"
 
@@ -224,6 +229,8 @@ class Shell:
         for task in self._tasks:
             task.cancel()
         self._report.close()
+        if self._asked:
+            self._asked.close()
         self._script.close()
         os.close(self._command)
         for outputs in [self._outputs, *self._lingering]:
@@ -335,7 +342,7 @@ class Shell:
             self._wake("report")
         sweep = Sweep(self.box, self._process.pid, spared)
         with suppress(ConnectionError):
-            if await sweep.interrupt(self._woken_within, self._nudge):
+            if await sweep.interrupt(self._woken_within):
                 return await sweep.kill()
             await sweep.kill(passes=10)
             if await self._woken_within(0.25):
@@ -344,10 +351,6 @@ class Shell:
                 await sweep.kill(shell_too=True)
                 await self._process.wait()
         return True
-
-    def _nudge(self) -> None:
-        with suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGINT)
 
     async def _woken_within(self, share: float) -> bool:
         assert self._woken

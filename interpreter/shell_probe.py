@@ -16,7 +16,11 @@ from interpreter.shell_report import ReportPipe
 
 
 class Probe:
-    """bash answers `line` on a pipe of its own, after all it was told before."""
+    """bash answers `line` on a pipe of its own, after all it was told before.
+
+    The pipe stays until bash has answered: opening one that nobody reads would block it, and
+    writing to one would end it.
+    """
 
     def __init__(self, box: Box, directory: str, records: Path) -> None:
         self._box = box
@@ -26,8 +30,9 @@ class Probe:
         self.report: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when it has answered."""
 
-    async def __aenter__(self) -> Self:
-        await self._remove()
+    async def open(self) -> Self:
+        with suppress(FileNotFoundError):
+            await self._box.unlink(self._path)
         await self._box.mkfifo(self._path)
         fd = await self._box.open(self._path, os.O_RDONLY | os.O_NONBLOCK)
         self._pipe = ReportPipe(fd, self._spool, self._answered)
@@ -35,9 +40,9 @@ class Probe:
         self._pipe.listen()
         return self
 
-    async def __aexit__(self, *exc: object) -> None:
+    def close(self) -> None:
+        """With the shell, or once it has answered."""
         self._pipe.close()
-        await self._remove()
 
     def of(self, modes: Modes) -> bash.Report:
         """The answer, with what bash cannot tell between two commands."""
@@ -54,7 +59,3 @@ class Probe:
     def _answered(self) -> None:
         if not self.report.done():
             self.report.set_result(None)
-
-    async def _remove(self) -> None:
-        with suppress(FileNotFoundError, ConnectionError):
-            await self._box.unlink(self._path)

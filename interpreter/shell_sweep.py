@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from interpreter.box import Box
 
@@ -21,21 +21,24 @@ class Sweep:
         self._pid = pid
         self._spared = spared
 
-    async def interrupt(
-        self, ended_within: Callable[[float], Awaitable[bool]], nudge: Callable[[], None]
-    ) -> bool:
-        """Whether interrupts alone did it; the first argument waits for a share of the grace.
+    async def interrupt(self, ended_within: Callable[[float], Awaitable[bool]]) -> bool:
+        """Whether interrupts alone did it; the argument waits for a share of the grace.
 
-        `nudge` interrupts the shell alone. bash forgets an interrupt during which the program it
-        waited for ended as if nothing were; a loop of short programs needs many.
+        bash forgets an interrupt during which the program it waited for ended as if nothing were: a
+        loop of short programs needs many. Between the passes over all, each goes to the shell and
+        to what has not had one yet.
         """
         for share in SHARES:
-            await self._box.kill_tree([self._pid], signal.SIGINT, spare=self._spared)
+            had = set(await self._interrupt([]))
             for _ in range(round(share / NUDGE)):
                 if await ended_within(NUDGE):
                     return True
-                nudge()
+                had |= set(await self._interrupt(had - {self._pid}))
         return False
+
+    async def _interrupt(self, but: Collection[int]) -> list[int]:
+        roots, but = [self._pid], sorted(but)
+        return await self._box.kill_tree(roots, signal.SIGINT, spare=self._spared, but=but)
 
     async def kill(self, *, shell_too: bool = False, passes: int = 10_000) -> bool:
         """SIGKILL until a pass finds nothing, also what left the tree; whether there was any."""

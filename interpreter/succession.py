@@ -14,7 +14,6 @@ from interpreter.models import Exec, RunCode
 from interpreter.sharing import Overlay
 from interpreter.surroundings import Surroundings
 from kernels.errors import CellshellError, KernelFailed
-from kernels.kernel import KernelRecord
 
 log = logging.getLogger(__name__)
 
@@ -36,15 +35,13 @@ class Succession:
         self._executions = surroundings.executions
         self._tell = tell
 
-    async def take_up(
-        self, box: Box, live: dict[str, BoxProcess], kernels: Mapping[str, KernelRecord]
-    ) -> None:
+    async def take_up(self, box: Box, live: dict[str, BoxProcess]) -> None:
         """Takes out of `live` what belongs to the session."""
         busy = await self._take_up_shell(box, live)
         for context in self._contexts.values():
             process = live.pop(f"kernel:{self._session}:{context.id}", None)
             if process is not None:
-                await self._take_up_kernel(context, box, process, kernels.get(context.id))
+                await self._take_up_kernel(context, box, process)
         self._continue(busy)
         for context in self._contexts.values():
             await context.catch_up()
@@ -62,9 +59,8 @@ class Succession:
             self._tell("shell_restarted", "the service was restarted, and the shell with it")
             return None
 
-    async def _take_up_kernel(
-        self, context: Context, box: Box, process: BoxProcess, record: KernelRecord | None
-    ) -> None:
+    async def _take_up_kernel(self, context: Context, box: Box, process: BoxProcess) -> None:
+        record = context.record
         try:
             if record is None or process.ended.done():
                 raise KernelFailed("it had not started, or has ended")

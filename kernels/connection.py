@@ -30,6 +30,9 @@ logger = logging.getLogger(__name__)
 
 LATE_REQUESTS = 1000
 """Finished requests whose late output is still told apart."""
+FOLLOW_GRACE = 10.0
+"""Deno answers others while a cell awaits something: an answer does not show that the cell is over.
+Whether it is, nobody can tell; after so long it is taken to be."""
 MAX_ID = 256
 
 Listener = Callable[[Message], None]
@@ -122,7 +125,7 @@ class KernelConnection:
         """Expect the rest of a request that was sent over an earlier connection."""
         request = Request(id, "shell", on_message, on_late, wait_idle=True)
         self._expect(request)
-        self._probe(request)
+        self._probe(request, FOLLOW_GRACE)
         return request
 
     async def silence(self, seconds: float, timeout: float) -> None:
@@ -158,11 +161,11 @@ class KernelConnection:
         if len(self._late) > LATE_REQUESTS:
             self._late.popitem(last=False)
 
-    def _probe(self, request: Request) -> None:
-        """Idle came and no reply: once a later request is answered, it will not come any more."""
+    def _probe(self, request: Request, grace: float = 0) -> None:
+        """No reply came: once a later request is answered, it will not come any more."""
         if not self.closed and not request.done.done():
             probe = self.request(request.channel, "kernel_info_request", {}, wait_idle=False)
-            probe.done.add_done_callback(lambda _: request.lose())
+            probe.done.add_done_callback(lambda _: request.lose_after(grace))
 
     def _receive(self, channel: str, frames: Sequence[bytes]) -> None:
         self._came.set()

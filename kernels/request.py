@@ -71,9 +71,15 @@ class Request:
         """No more will come than came."""
         self._complete()
 
-    def _start_grace(self, then: Callable[[], None]) -> None:
+    def lose_after(self, seconds: float) -> None:
+        """Unless it comes meanwhile."""
+        if not self.done.done():
+            self._start_grace(self._complete, seconds)
+
+    def _start_grace(self, then: Callable[[], None], seconds: float | None = None) -> None:
         self._stop_grace()
-        self._timer = self._loop.call_later(self._patience, then)
+        patience = self._patience if seconds is None else seconds
+        self._timer = self._loop.call_later(patience, then)
 
     def _stop_grace(self) -> None:
         if self._timer is not None:

@@ -27,6 +27,8 @@ class Outbox:
         self.number = 0
         """Of the last message."""
         self._most_bytes = most_bytes
+        self._lost = 0
+        """Number of the last message there was no room for; what was seen is not missed."""
         self._size = 0
         self._kept: deque[tuple[int, list[bytes], int]] = deque()
         self._replies: OrderedDict[str, list[bytes]] = OrderedDict()
@@ -41,7 +43,7 @@ class Outbox:
         self._kept.append((self.number, body, size))
         self._size += size
         while self._size > self._most_bytes:
-            self._drop()
+            self._lost = self._drop()
         return [*frames[:at], b"#%d" % self.number, *frames[at:]]
 
     def reply(self, request: str, frames: Sequence[Any]) -> None:
@@ -68,14 +70,15 @@ class Outbox:
     def after(self, number: int) -> tuple[dict[str, Any], list[Any]]:
         """What is kept beyond `number`, and the replies: what they are, and their frames."""
         messages = [(n, body) for n, body, _ in self._kept if n > number]
-        first = messages[0][0] if messages else self.number + 1
         told = {
             "numbers": [n for n, _ in messages],
             "replies": list(self._replies),
-            "lost": max(0, first - number - 1),
+            "lost": max(0, self._lost - number),
         }
         frames = [body for _, body in messages] + list(self._replies.values())
         return told, [frame for body in frames for frame in body]
 
-    def _drop(self) -> None:
-        self._size -= self._kept.popleft()[2]
+    def _drop(self) -> int:
+        number, _, size = self._kept.popleft()
+        self._size -= size
+        return number

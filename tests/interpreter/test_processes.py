@@ -122,7 +122,7 @@ async def test_keeps_the_last_ended_and_every_id(run: Run) -> None:
         await settled(await run(f"echo {id}", id=id))
     assert [process.id for process in run.all.list()] == ["c", "d", "e"]
     assert run.all.get("c").logs().stdout == "c\n"
-    assert os.listdir(run.directory / "a") == []
+    assert os.listdir(run.directory / "a") == ["forgotten"]
     with pytest.raises(ProcessExists):
         await run("true", id="a")
 
