@@ -21,8 +21,15 @@ from interpreter.settings import Settings
 from interpreter.sharing import missing_cwd, too_large
 from interpreter.shell import Shell
 from interpreter.shell_ledger import Ledger
+from interpreter.shell_report import MAX_REPORT
 from interpreter.shell_state import Command, Ended
 from kernels.errors import CellshellError
+
+MUTE = Notice(
+    code="report_missing",
+    message="how the command ended is unknown, and what it changed: bash's report was broken or "
+    f"longer than {MAX_REPORT >> 20} MiB",
+)
 
 
 class Commands:
@@ -129,6 +136,8 @@ class Commands:
         run.recording.flush()
         changes = self._merge(ended, request, run.cwd, notices)
         mute = ended.how == "report" and ended.report is None
+        if mute:
+            notices.append(MUTE)
         if not ended.shell_exited and (mute or _corrupts(request.command, run.recording)):
             await self._replace_shell()
         if ended.shell_exited:

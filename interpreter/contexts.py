@@ -169,8 +169,8 @@ class Context:
         """A fresh kernel; what ran or waited is interrupted."""
         running, doomed = self.lane.running, self._kernel
         self.lane.stop_all(None)
-        if doomed is not None:
-            doomed.kill()
+        if self._place is not None:
+            await self._place.end()
         if running is not None:
             await asyncio.shield(running.ended)
         if self._kernel is doomed:  # else a run that came since has a fresh one already
@@ -203,8 +203,8 @@ class Context:
         self._deleted = True
         reason = reason or ContextDeleted(f"context {self.id!r} was deleted")
         self.lane.stop_all(reason)
-        if self._kernel is not None:
-            self._kernel.kill()
+        if self._place is not None:
+            await self._place.end()
         await self.lane.close(reason)
         await self._discard()
 

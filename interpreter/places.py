@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from interpreter.box import Box, BoxProcess
+from interpreter.trees import kill_all
 
 
 class BoxPlace:
@@ -25,6 +27,12 @@ class BoxPlace:
             argv, env=env, cwd=cwd, subreaper=True, name=f"kernel:{self.name}"
         )
         return self.process
+
+    async def end(self) -> None:
+        """SIGKILL for the kernel and all it started, what left its process group included."""
+        if self.process is not None and not self.process.ended.done():
+            with suppress(ConnectionError):  # the box has ended, and everything with it
+                await kill_all(self.box, [self.process.pid])
 
     async def close(self) -> None:
         if self.process is not None:

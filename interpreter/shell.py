@@ -313,7 +313,7 @@ class Shell:
 
     def _ended(self, how: How, harder: bool) -> Ended:
         had = self._state.told
-        report = bash.read_report(bytes(self._report.text)) if self._report.text else None
+        report = bash.read_report(self._report.whole())
         self._woken = None
         if report is not None:
             self._know(report)

@@ -48,6 +48,10 @@ class ReportPipe:
         """Take in what is there now."""
         self._readable()
 
+    def whole(self) -> bytes:
+        """The report; empty when it was longer than `MAX_REPORT`."""
+        return bytes(self.text) if len(self.text) < MAX_REPORT else b""
+
     def clear(self) -> None:
         self.text.clear()
         self._spool.clear()

@@ -159,6 +159,25 @@ async def test_a_context_and_the_shell_run_side_by_side(session: Session, shell:
     await running.cancel()
 
 
+START = """
+import subprocess, time
+subprocess.Popen(["setsid", "--fork", "sleep", "{0}"]).wait()
+while subprocess.run(["pgrep", "-fx", "sleep {0}"], stdout=subprocess.DEVNULL).returncode:
+    time.sleep(0.01)
+"""
+
+
+async def test_what_a_cell_started_goes_with_its_kernel(
+    session: Session, python: Python, shell: Shell
+) -> None:
+    await python(START.format(7001))
+    await session.context("python").restart()
+    assert (await shell("pgrep -fx 'sleep 7001'")).exit_code == 1
+    await python(START.format(7002))
+    await session.delete_context("python")
+    assert (await shell("pgrep -fx 'sleep 7002'")).exit_code == 1
+
+
 async def test_interrupt_and_restart(session: Session, python: Python) -> None:
     await python("x = 1")
     context = session.context("python")

@@ -133,3 +133,12 @@ async def test_two_sessions_are_told_apart_in_a_flood(sandbox: Sandbox) -> None:
         assert set(result.stdout.split()) == {str(number)}
     for each in sessions:
         await sandbox.delete_session(each.id)
+
+
+async def test_more_than_a_report_can_hold(shell: Shell) -> None:
+    result = await shell('for i in {1..100}; do printf -v "v$i" "%100000s"; export "v$i"; done')
+    assert result.exit_code is None
+    assert [notice.code for notice in result.notices] == ["report_missing"]
+    after = await shell("echo ${v1-gone}")
+    assert (after.stdout, after.exit_code) == ("gone\n", 0)
+    assert [notice.code for notice in after.notices] == ["shell_restarted"]
