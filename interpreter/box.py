@@ -110,12 +110,14 @@ class Box:
                 async with asyncio.timeout(START_TIMEOUT):
                     await box._connect(path, info)
             except (TimeoutError, OSError, KeyError, ValueError) as error:
+                box._kill()
                 process.kill()
                 await end_of(process)
                 raise NotReady(
                     f"the box did not start: {tail(plan.run / 'log') or error}"
                 ) from error
             except asyncio.CancelledError:
+                box._kill()
                 process.kill()
                 raise
         return box
@@ -308,14 +310,19 @@ class Box:
         """End everything in the box."""
         if not self.plan.confined:
             await self._end_unconfined()
-        with suppress(ProcessLookupError):
-            os.kill(self.host_pid, signal.SIGKILL)
-        if self._process is not None:
-            self._process.kill()
-            await end_of(self._process)
-        else:
+        self._kill()
+        if self._process is None:
             await asyncio.shield(self.ended)
+        else:
+            # bwrap ends after init, and init after everything in its namespace.
+            await end_of(self._process)
         self.control.close()
+
+    def _kill(self) -> None:
+        """Init, if it is there: with it ends its namespace."""
+        if not self.ended.done():
+            with suppress(ProcessLookupError):
+                os.kill(self.host_pid, signal.SIGKILL)
 
     async def _end_unconfined(self) -> None:
         """No pid namespace ends here: init, told to end, ends everything below it."""

@@ -7,7 +7,7 @@ import json
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,16 @@ BASE = f"{SANDBOX}/sessions/default"
 class Service:
     """One service process after another on the same data directory."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, plant: str = "") -> None:
+        """`plant` is run in each process first."""
         self._home = home
+        self._program = plant + READY
         self.client: httpx.AsyncClient
         self.process: asyncio.subprocess.Process
 
     async def start(self, *options: str) -> None:
         self.process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", READY, "--home", str(self._home), "--on-stop", "keep"),
+            *(sys.executable, "-c", self._program, "--home", str(self._home), "--on-stop", "keep"),
             *options,
             stdout=-1,
             stderr=-2,
@@ -48,7 +50,8 @@ class Service:
 
     async def stop(self, number: int = signal.SIGKILL) -> str:
         """What it said at the end."""
-        self.process.send_signal(number)
+        with suppress(ProcessLookupError):
+            self.process.send_signal(number)
         assert self.process.stdout is not None
         said = await self.process.stdout.read()
         await self.process.wait()
@@ -95,8 +98,8 @@ class Service:
 
 
 @asynccontextmanager
-async def serving(home: Path) -> AsyncIterator[Service]:
-    service = Service(home)
+async def serving(home: Path, plant: str = "") -> AsyncIterator[Service]:
+    service = Service(home, plant)
     await service.start()
     assert (await service.client.put(SANDBOX)).status_code == 201
     try:

@@ -167,3 +167,12 @@ async def test_a_caller_that_goes_away_leaves_nothing_running(sandbox: Sandbox) 
         while box._discarding:
             await asyncio.wait(box._discarding)
     assert await run(box, "pgrep -c 'sleep' || true") == "0"
+
+
+@pytest.mark.box
+async def test_nothing_of_a_box_is_left_not_even_to_be_reaped(sandbox: Sandbox) -> None:
+    """A service may be pid 1 of a container: then nobody else reaps what bwrap left."""
+    box = await sandbox.box()
+    await box.spawn(["setsid", "sleep", "1000"], env=PATH, cwd="/")
+    await box.destroy()
+    assert not os.path.exists(f"/proc/{box.host_pid}")

@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import secrets
+import shutil
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,38 @@ pytestmark = pytest.mark.box
 LONGEST = 0.4
 LINES = 3000
 SIZE = 3_000_000
+
+MOST_CALLS = 12
+"""As a power of two: about what one round makes."""
+PLANTS = {
+    "output": """
+import os
+from interpreter.command_outputs import CommandOutputs
+resume = CommandOutputs.resume
+def forgetful(self, *args):
+    for fd in self._read.values():
+        try: os.read(fd, 100)
+        except BlockingIOError: pass
+    resume(self, *args)
+CommandOutputs.resume = forgetful
+""",
+    "runs": """
+from interpreter.models import Exec
+from interpreter.succession import Succession
+def again(self, execution, busy):
+    request = Exec.model_validate(execution.request)
+    self._commands.submit(execution, request, execution.cwd)
+Succession._continue_command = again
+""",
+    "environment": """
+from interpreter.sessions import Session
+save = Session.save
+def once(self):
+    if not hasattr(self, "saved"): self.saved = save(self)
+Session.save = once
+""",
+}
+"""What breaks a promise of the service, put into it."""
 
 Request = tuple[str, dict[str, Any]]
 
@@ -136,9 +169,42 @@ class Round:
         assert logs["stderr"] == "".join(f"{n}\n" for n in range(1, 51))
 
 
-async def kill_again_and_again(home: Path, rounds: int, seed: int) -> None:
-    choose = random.Random(seed)
-    async with serving(home) as service:
+class Killer:
+    """Chooses when the service dies while it is under load."""
+
+    def __init__(self, seed: int) -> None:
+        self._choose = random.Random(seed)
+
+    async def prepare(self, service: Service) -> None:
+        self._ends_at = self._choose.random() * LONGEST
+
+    async def strike(self, service: Service) -> None:
+        await asyncio.sleep(self._ends_at)
+        await service.stop()
+
+
+class AtSystemCalls(Killer):
+    """At the n-th system call from here on of the thread that does the service's work."""
+
+    async def prepare(self, service: Service) -> None:
+        count = int(2 ** (self._choose.random() * MOST_CALLS))
+        inject = f"inject=all:signal=KILL:when={count}"
+        self._strace = await asyncio.create_subprocess_exec(
+            *("strace", "-p", str(service.process.pid), "-o", "/dev/null", "-e", inject), stderr=-1
+        )
+        assert self._strace.stderr
+        said = await self._strace.stderr.readline()
+        assert b"attached" in said, said
+
+    async def strike(self, service: Service) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(service.process.wait(), 5)
+        await service.stop()
+        await self._strace.communicate()
+
+
+async def kill_again_and_again(home: Path, rounds: int, killer: Killer, plant: str = "") -> None:
+    async with serving(home, plant) as service:
         await service.exec("true")
         await service.code("import os, time; ran = []")
         await service.client.put(
@@ -146,21 +212,46 @@ async def kill_again_and_again(home: Path, rounds: int, seed: int) -> None:
         )
         for number in range(rounds):
             this = Round(service, number)
+            await killer.prepare(service)
             loading = asyncio.create_task(this.load())
-            await asyncio.sleep(choose.random() * LONGEST)
-            await service.stop()
+            await killer.strike(service)
             await loading
             await service.start()
             await this.check()
 
 
+needs_strace = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
+
+
 async def test_some_kills(tmp_path: Path) -> None:
-    await kill_again_and_again(tmp_path, 5, seed=1)
+    await kill_again_and_again(tmp_path, 5, Killer(seed=1))
+
+
+@needs_strace
+async def test_some_kills_at_system_calls(tmp_path: Path) -> None:
+    await kill_again_and_again(tmp_path, 5, AtSystemCalls(seed=1))
+
+
+@pytest.mark.parametrize("plant", PLANTS)
+async def test_a_planted_loss_is_found(tmp_path: Path, plant: str) -> None:
+    with pytest.raises(AssertionError):
+        await kill_again_and_again(tmp_path, 20, Killer(seed=1), PLANTS[plant])
+
+
+def drawn() -> int:
+    seed = int(os.environ.get("CELLSHELL_SEED", secrets.randbelow(10**6)))
+    print("seed:", seed)  # noqa: T201
+    return seed
 
 
 @pytest.mark.stress
 @pytest.mark.timeout(1200)
 async def test_many_kills(tmp_path: Path) -> None:
-    seed = int(os.environ.get("CELLSHELL_SEED", secrets.randbelow(10**6)))
-    print("seed:", seed)  # noqa: T201
-    await kill_again_and_again(tmp_path, 50, seed)
+    await kill_again_and_again(tmp_path, 50, Killer(drawn()))
+
+
+@needs_strace
+@pytest.mark.stress
+@pytest.mark.timeout(1200)
+async def test_many_kills_at_system_calls(tmp_path: Path) -> None:
+    await kill_again_and_again(tmp_path, 50, AtSystemCalls(drawn()))
