@@ -218,19 +218,19 @@ async def test_late_output_finds_its_execution(service: Service) -> None:
 async def test_another_language_goes_on(service: Service) -> None:
     await service.code("let x = 41", language="typescript")
     body = {
-        "code": "await new Promise((done) => setTimeout(done, 3000)); x += 1",
+        "code": "console.log('here'); await new Promise((on) => setTimeout(on, 3000)); x += 1",
         "language": "typescript",
         "id": "ts",
     }
     await service.client.post(f"{BASE}/code?detach=true", json=body)
-    await service.events("ts", until="started")
+    await service.events("ts", until="output")
     await service.restart()
     [*_, last] = await service.events("ts")
     assert last["event"] in ("done", "error")
     if last["event"] == "done":
         assert "output_lost" in [notice["code"] for notice in last["data"]["notices"]]
     result = await service.code("x", language="typescript")
-    assert (result["text"], result["notices"]) == ("42", [])
+    assert (result["text"], result["notices"]) == ("42", []), last
 
 
 async def test_a_stop_that_ends_sandboxes(tmp_path: Path) -> None:
