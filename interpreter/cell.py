@@ -16,6 +16,12 @@ from kernels import messages
 from kernels.kernel import Death, Kernel
 from kernels.specs import KernelLanguage
 
+KILLED_HARDER = Notice(code="killed_harder", message="the interrupt did not end it: it was killed")
+OUTPUT_UNFINISHED = Notice(
+    code="output_lost",
+    message="the kernel answered, but its output has no end: some of it may be lost. If this "
+    "happens again, restart the context",
+)
 OUTPUT_LOST = Notice(
     code="output_lost",
     message="the service was restarted while this ran: some of what it put out meanwhile is lost",

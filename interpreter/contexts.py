@@ -12,7 +12,15 @@ from typing import Any, Literal
 import zmq
 
 from interpreter.box import Box, BoxProcess
-from interpreter.cell import OUTPUT_LOST, Cell, died, late, mark_of
+from interpreter.cell import (
+    KILLED_HARDER,
+    OUTPUT_LOST,
+    OUTPUT_UNFINISHED,
+    Cell,
+    died,
+    late,
+    mark_of,
+)
 from interpreter.cell_end import CellEnd, Early
 from interpreter.environment import Environment
 from interpreter.errors import ContextDeleted, NotReady
@@ -186,17 +194,8 @@ class Context:
         return await (await self._ready()).inspect(where.code, where.cursor_pos)
 
     async def variables(self) -> list[Variable]:
-        kernel = await self._ready()
-        return [
-            Variable(
-                name=variable.name,
-                type=variable.type,
-                shape=list(variable.shape) if variable.shape is not None else None,
-                size_bytes=variable.size_bytes,
-                preview=variable.preview,
-            )
-            for variable in await kernel.variables()
-        ]
+        variables = await (await self._ready()).variables()
+        return [Variable.model_validate(asdict(variable)) for variable in variables]
 
     async def close(self, reason: CellshellError | None = None) -> None:
         """End the kernel at once; whoever waits for a run gets `reason`."""
@@ -274,9 +273,9 @@ class Context:
             execution.fail(NotReady("it ended while no service was there to see how"))
             return
         if harder:
-            notices.append(
-                Notice(code="killed_harder", message="the interrupt did not end it: it was killed")
-            )
+            notices.append(KILLED_HARDER)
+        if not ran.outcome.whole:
+            notices.append(OUTPUT_UNFINISHED)
         if not self._network:
             notices += no_network(cell.recording.text())
         fields = {

@@ -326,7 +326,7 @@ class Kernel:
             if live.died.done():
                 return ExecuteOutcome("died", death=live.died.result())
             return ExecuteOutcome("aborted")
-        outcome = ExecuteOutcome.of(reply)
+        outcome = replace(ExecuteOutcome.of(reply), whole=request.idle)
         if outcome.report is None or outcome.report.exit is None:
             return outcome
         if not await live.ended(EXIT_GRACE):

@@ -42,6 +42,8 @@ class ExecuteOutcome:
     report: Report | None = None
     death: Death | None = None
     """Set when the kernel ended, by `exit()` too."""
+    whole: bool = True
+    """False when the kernel answered and never said that its output is complete."""
 
     @classmethod
     def of(cls, reply: Message) -> ExecuteOutcome:

@@ -42,6 +42,7 @@ from ipykernel.zmqshell import ZMQInteractiveShell
 from IPython.core.autocall import ZMQExitAutocall
 from IPython.core.events import EventManager
 from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.process import system
 from traitlets import default
 from traitlets.config import Config
 
@@ -105,6 +106,16 @@ class Shell(ZMQInteractiveShell):
             self.kernel.exit_code = _exit_code(error.code)
         else:
             super().showtraceback(exc_tuple, *args, **options)
+
+    def system_piped(self, cmd: str) -> None:
+        """As IPython's, but a program that reads its input meets the end of it at once: nobody is
+        there to type."""
+        if cmd.rstrip().endswith("&"):
+            super().system_piped(cmd)
+        command = self.var_expand(cmd, depth=1)
+        self.user_ns["_exit_code"] = system(f"exec </dev/null; {command}")
+
+    system = system_piped
 
     async def run_code(self, code_obj: Any, result: Any = None, *, async_: bool = False) -> Any:
         if self.kernel.interrupts.take():

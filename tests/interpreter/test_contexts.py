@@ -47,6 +47,12 @@ async def test_a_plot_is_one_png(python: Python) -> None:
     assert len(pictures) == 1
 
 
+async def test_a_program_that_reads_its_input_meets_the_end_of_it(python: Python) -> None:
+    result = await python("def f(word):\n    !cat; echo {word} '{{}}'; (exit 3)\nf('here')")
+    assert (result.status, result.stdout) == ("ok", "here {}\r\n")
+    assert (await python("_exit_code")).text == "3"
+
+
 async def test_displays_are_updated_and_cleared(python: Python) -> None:
     result = await python(
         "from IPython.display import display, clear_output\n"
@@ -176,6 +182,11 @@ async def test_what_a_cell_started_goes_with_its_kernel(
     await python(START.format(7002))
     await session.delete_context("python")
     assert (await shell("pgrep -fx 'sleep 7002'")).exit_code == 1
+
+
+async def test_a_kernel_whose_output_is_cut_off(python: Python) -> None:
+    result = await python("get_ipython().kernel.iopub_socket.close()")
+    assert [notice.code for notice in result.notices] == ["output_lost"]
 
 
 async def test_interrupt_and_restart(session: Session, python: Python) -> None:
