@@ -39,6 +39,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from ipykernel import kernelapp
 from ipykernel.ipkernel import IPythonKernel
 from ipykernel.zmqshell import ZMQInteractiveShell
+from IPython.core import page
 from IPython.core.autocall import ZMQExitAutocall
 from IPython.core.events import EventManager
 from IPython.core.interactiveshell import InteractiveShell
@@ -116,6 +117,10 @@ class Shell(ZMQInteractiveShell):
         self.user_ns["_exit_code"] = system(f"exec </dev/null; {command}")
 
     system = system_piped
+
+    def payloadpage_page(self, strg: Any, start: int = 0, *_: Any, **__: Any) -> None:
+        """What `name?` tells is an output like any other: results have no pager."""
+        page.display_page(strg, max(0, start))
 
     async def run_code(self, code_obj: Any, result: Any = None, *, async_: bool = False) -> Any:
         if self.kernel.interrupts.take():

@@ -53,6 +53,11 @@ async def test_a_program_that_reads_its_input_meets_the_end_of_it(python: Python
     assert (await python("_exit_code")).text == "3"
 
 
+async def test_what_help_tells_is_an_output(python: Python) -> None:
+    (output,) = (await python("len?")).outputs
+    assert "number of items" in output["data"]["text/plain"]
+
+
 async def test_displays_are_updated_and_cleared(python: Python) -> None:
     result = await python(
         "from IPython.display import display, clear_output\n"
