@@ -17,6 +17,7 @@ from api import (
     executions,
     files,
     git,
+    network,
     ports,
     problems,
     processes,
@@ -43,6 +44,7 @@ NOUNS = (
     terminals,
     sandboxes,
     sessions,
+    network,
     ports,
     service,
 )

@@ -52,6 +52,7 @@ TAGS = [
     {"name": "processes", "description": "Background processes of a sandbox."},
     {"name": "files", "description": "Files as the session sees them."},
     {"name": "git", "description": "Repositories."},
+    {"name": "network", "description": "What a sandbox reached outside, and what it was denied."},
     {"name": "ports", "description": "What listens in a sandbox."},
     {"name": "service", "description": "The service itself."},
 ]

@@ -17,6 +17,8 @@ WORDING = {
     "Input should be ": "",
     "String should match pattern ": "a string that matches ",
 }
+UNSAID = {"[key]", "[name]", "[list]"}
+"""Steps that are pydantic's and lead nowhere in the document."""
 SHOWN = {"literal_error", "string_pattern_mismatch"}
 """Errors that repeat a text; others may be about commands and values, which stay unsaid."""
 
@@ -32,7 +34,7 @@ def invalid(errors: Sequence[Any]) -> InvalidRequest:
 
 def _member(error: Mapping[str, Any]) -> dict[str, str]:
     source, *path = error.get("loc") or ("body",)
-    path = [whole(str(step))[:200] for step in path if step != "[key]"]
+    path = [whole(str(step))[:200] for step in path if step not in UNSAID]
     detail = f"{_where(source, path)}: {_sentence(error)}{_got(error, source)}"
     if source == "body":
         return {"detail": detail, "pointer": "#" + "".join(f"/{_escape(step)}" for step in path)}

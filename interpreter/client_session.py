@@ -13,6 +13,7 @@ from interpreter.client_process import ProcessCalls
 from interpreter.client_transport import Call, Transport
 from interpreter.fields import VariableChanges
 from interpreter.models import CreateSession, EnvironmentInfo, SandboxEnv, SandboxInfo, SessionInfo
+from interpreter.network_log import KEPT, NetworkDecision
 
 
 class Changes(RootModel[VariableChanges]):
@@ -113,6 +114,12 @@ class AsyncSandbox(SessionCalls):
         body = check(Changes, env)
         answer = await self._transport.send(Call("PATCH", f"{self._sandbox_path}/env", body=body))
         return parse(SandboxEnv, answer).env
+
+    async def network_log(self, after: int = 0, limit: int = KEPT) -> list[NetworkDecision]:
+        """What the sandbox asked its way out for after number `after`, the oldest first."""
+        params = {"after": after, "limit": limit}
+        answer = await self._transport.get(f"{self._sandbox_path}/network/log", params)
+        return parse_list(NetworkDecision, answer)
 
     async def destroy(self) -> None:
         """Ends everything in the sandbox and deletes its files."""

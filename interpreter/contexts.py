@@ -27,7 +27,7 @@ from interpreter.errors import ContextDeleted, NotReady
 from interpreter.events import now
 from interpreter.execution import Execution
 from interpreter.fields import DEFAULT_OUTPUT_BYTES
-from interpreter.hints import no_network
+from interpreter.hints import NetworkHints
 from interpreter.kept_output import KeptOutput
 from interpreter.lane import Lane
 from interpreter.languages import adapter_for
@@ -59,7 +59,7 @@ class Context:
         zmq_context: zmq.Context[Any],
         private: Overlay,
         take_notices: Callable[[], list[Notice]],
-        network: bool,
+        network: NetworkHints,
         find: Callable[[str], Execution | None],
         on_start: Callable[[], None],
         created_at: str | None = None,
@@ -260,7 +260,7 @@ class Context:
         *,
         resumed: bool = False,
     ) -> None:
-        execution = cell.execution
+        execution, mark = cell.execution, self._network.mark()
         early, harder = await self._watch(cell, kernel, running, resumed=resumed)
         ran = await running
         if cell.kept:
@@ -276,8 +276,7 @@ class Context:
             notices.append(KILLED_HARDER)
         if not ran.outcome.whole:
             notices.append(OUTPUT_UNFINISHED)
-        if not self._network:
-            notices += no_network(cell.recording.text())
+        notices += self._network.notices(mark, cell.recording.text)
         fields = {
             **self._ending(ran, early),
             **cell.untold(ran),

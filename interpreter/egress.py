@@ -32,12 +32,19 @@ from interpreter.egress_environment import (
 from interpreter.egress_messages import (
     Headers,
     Refused,
-    forward_target,
+    asked,
     incoming,
     outgoing,
-    tunnel_target,
 )
-from interpreter.network_policy import Decision, Denied, OpenNetwork, Policy, Resolver
+from interpreter.network_log import NetworkLog
+from interpreter.network_policy import (
+    Decision,
+    Denied,
+    OpenNetwork,
+    Policy,
+    Resolver,
+    VouchedHosts,
+)
 
 if TYPE_CHECKING:
     import socket
@@ -60,6 +67,11 @@ _FULL = (
     b"Content-Length: 56\r\n\r\nToo many connections of this sandbox are open: try later"
 )
 _LINGER_READS = 16
+PHRASES = {
+    "host_not_listed": "Host not in the network list of this sandbox",
+    "port_not_listed": "Port not in the network list of this sandbox",
+    "address_not_public": "Not a public address",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +100,14 @@ class EgressProxy:
         upstream_resolves: bool = False,
         allow_private: Iterable[str] = (),
         limits: EgressLimits | None = None,
+        log: NetworkLog | None = None,
     ) -> None:
         self._limits = limits or EgressLimits()
-        self._resolver = Resolver(allow_private)
+        self._resolver = Resolver(VouchedHosts(allow_private))
         self._dialler = Dialler(
             policy,
             self._resolver,
+            NetworkLog() if log is None else log,
             Upstream.parse(upstream) if upstream else None,
             upstream_resolves=upstream_resolves,
             timeout=self._limits.connect_seconds,
@@ -166,10 +180,7 @@ class EgressProxy:
         if request is None:
             return
         try:
-            if request.method == b"CONNECT":
-                await self._tunnel(client, tunnel_target(request.target.decode("ascii")))
-            else:
-                await self._forward(client, request)
+            await self._carry(client, request, *asked(request))
         except Denied as denied:
             raise Refused(403, denied.detail, denied.reason) from None
         except Unreachable as failure:
@@ -189,15 +200,28 @@ class EgressProxy:
             ) from None
         return event if isinstance(event, h11.Request) else None
 
-    async def _tunnel(self, client: Peer, wanted: Destination) -> None:
-        async with self._dialler.line(wanted) as line:
-            await self._establish(line, wanted)
-            async with asyncio.timeout(self._limits.idle_seconds) as clock:
-                early, _ = line.peer.http.trailing_data
-                await client.write(b"HTTP/1.1 200 Connection established\r\n\r\n" + early)
-                if first := client.http.trailing_data[0]:
-                    await line.peer.write(first)
-                await self._copy_both(client, line.peer, clock)
+    async def _carry(
+        self, client: Peer, request: h11.Request, wanted: Destination, target: str | None
+    ) -> None:
+        method = request.method.decode("ascii")
+        async with self._dialler.line(wanted, method) as (line, noted):
+            try:
+                if target is None:
+                    await self._tunnel(client, line, wanted)
+                else:
+                    onwards = outgoing(request, wanted, target, line)
+                    await self._exchange(client, line.peer, onwards)
+            finally:
+                noted.bytes_in, noted.bytes_out = client.sent, line.peer.sent
+
+    async def _tunnel(self, client: Peer, line: Line, wanted: Destination) -> None:
+        await self._establish(line, wanted)
+        async with asyncio.timeout(self._limits.idle_seconds) as clock:
+            early, _ = line.peer.http.trailing_data
+            await client.write(b"HTTP/1.1 200 Connection established\r\n\r\n" + early)
+            if first := client.http.trailing_data[0]:
+                await line.peer.write(first)
+            await self._copy_both(client, line.peer, clock)
 
     async def _copy_both(self, client: Peer, origin: Peer, clock: asyncio.Timeout) -> None:
         try:
@@ -226,12 +250,6 @@ class EgressProxy:
     def _touch(self, clock: asyncio.Timeout) -> None:
         if not clock.expired():
             clock.reschedule(asyncio.get_running_loop().time() + self._limits.idle_seconds)
-
-    async def _forward(self, client: Peer, request: h11.Request) -> None:
-        wanted, target = forward_target(request.target.decode("ascii"))
-        async with self._dialler.line(wanted) as line:
-            origin = line.peer
-            await self._exchange(client, origin, outgoing(request, wanted, target, line))
 
     async def _exchange(self, client: Peer, origin: Peer, request: h11.Request) -> None:
         upload: asyncio.Task[None] | None = None
@@ -278,7 +296,8 @@ class EgressProxy:
 
 async def _refuse(client: Peer, refused: Refused) -> None:
     body = refused.sentence.encode("ascii", "backslashreplace") + b"\n"
-    reason = HTTPStatus(refused.status).phrase
+    # Of an answer to CONNECT many clients show this line and nothing else.
+    reason = PHRASES.get(refused.deny or "", HTTPStatus(refused.status).phrase)
     headers: Headers = [
         (b"Content-Type", b"text/plain; charset=utf-8"),
         (b"Content-Length", str(len(body)).encode()),

@@ -9,11 +9,13 @@ import socket
 import struct
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 import h11
 
+from interpreter.network_log import NetworkDecision, NetworkLog
 from interpreter.network_policy import Denied, Policy, Resolver, is_local_name
 
 if TYPE_CHECKING:
@@ -83,6 +85,8 @@ class Peer:
         self.http = h11.Connection(role, max_incomplete_event_size=HEAD_BYTES)
         self.reader = reader
         self.writer = writer
+        self.sent = 0
+        """Bytes written to it."""
 
     async def receive(self) -> h11.Event | type[h11.PAUSED]:
         while (event := self.http.next_event()) is h11.NEED_DATA:
@@ -96,6 +100,7 @@ class Peer:
 
     async def write(self, data: bytes) -> None:
         self._check()
+        self.sent += len(data)
         self.writer.write(data)
         await self.writer.drain()
 
@@ -134,6 +139,8 @@ class Line:
     authority: str
     """What the upstream is asked for: the address that was checked."""
     upstream: Upstream | None
+    address: str | None
+    """Where it leads, as far as that was found out on this side."""
 
     async def establish(self) -> None:
         """Have the upstream open a tunnel; a direct line is one already."""
@@ -161,6 +168,7 @@ class Dialler:
         self,
         policy: Policy,
         resolver: Resolver,
+        log: NetworkLog,
         upstream: Upstream | None,
         *,
         upstream_resolves: bool,
@@ -168,19 +176,37 @@ class Dialler:
     ) -> None:
         self._policy = policy
         self._resolver = resolver
+        self._log = log
         self._upstream = upstream
         self._upstream_resolves = upstream_resolves
         self._timeout = timeout
 
     @asynccontextmanager
-    async def line(self, wanted: Destination) -> AsyncIterator[Line]:
-        """Raises `Denied` or `Unreachable`; the connection is closed at the end."""
+    async def line(
+        self, wanted: Destination, method: str
+    ) -> AsyncIterator[tuple[Line, NetworkDecision]]:
+        """An open connection, and its entry in the log; it is closed at the end.
+
+        Raises `Denied` or `Unreachable`, after that has been noted.
+        """
+        note = partial(self._log.note, method, wanted.host, wanted.port)
         decision = self._policy.decide(wanted.host, wanted.port)
-        if not decision.allowed:
-            raise Denied(decision.reason, decision.detail)
-        line = await self._open_in_time(wanted)
         try:
-            yield line
+            if not decision.allowed:
+                raise Denied(decision.reason, decision.detail)
+            line = await self._open_in_time(wanted)
+        except Denied as denied:
+            note("denied", denied.reason)
+            raise
+        except Unreachable:
+            note("allowed", "failed")
+            raise
+        noted = note("allowed", decision.reason, line.address)
+        try:
+            yield line, noted
+        except Unreachable:
+            noted.reason = "failed"
+            raise
         finally:
             await line.peer.close()
 
@@ -195,8 +221,8 @@ class Dialler:
     async def _open(self, wanted: Destination) -> Line:
         addresses = await self._addresses(wanted)
         if self._upstream is None or self._resolver.vouched(wanted.host, wanted.port):
-            peer = await _connect_any(addresses, wanted)
-            return Line(peer, str(wanted), None)
+            address, peer = await _connect_any(addresses, wanted)
+            return Line(peer, str(wanted), None, address)
         name = wanted.host if self._upstream_resolves else addresses[0]
         try:
             peer = await _connect(self._upstream.at, tls=self._upstream.tls)
@@ -204,7 +230,8 @@ class Dialler:
             raise Unreachable(
                 f"the operator's upstream proxy cannot be reached: {_reason(error)}"
             ) from None
-        return Line(peer, str(Destination(name, wanted.port)), self._upstream)
+        authority = str(Destination(name, wanted.port))
+        return Line(peer, authority, self._upstream, addresses[0] if addresses else None)
 
     async def _addresses(self, wanted: Destination) -> list[str]:
         try:
@@ -217,11 +244,11 @@ class Dialler:
         return []
 
 
-async def _connect_any(addresses: list[str], wanted: Destination) -> Peer:
+async def _connect_any(addresses: list[str], wanted: Destination) -> tuple[str, Peer]:
     failure = OSError("it has no address")
     for address in addresses:
         try:
-            return await _connect(Destination(address, wanted.port))
+            return address, await _connect(Destination(address, wanted.port))
         except OSError as error:
             failure = error
     raise Unreachable(f"{wanted} cannot be reached: {_reason(failure)}")

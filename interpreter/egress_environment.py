@@ -12,8 +12,11 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
+from interpreter import walls
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 _LOOPBACK = "localhost,127.0.0.1,::1"
 _INDEXES = (
@@ -50,6 +53,19 @@ def proxy_environment(port: int) -> dict[str, str]:
         "no_proxy": _LOOPBACK,
         "NODE_USE_ENV_PROXY": "1",  # Node's own fetch looks at the others only with this
     }
+
+
+def write_ssh_config(etc: Path, program: str, port: int) -> None:
+    """`ssh`, and with it git, scp and rsync, knows no such variables: it runs our `connect.py`."""
+    directory, file = etc / "ssh", etc / "ssh" / "ssh_config"
+    directory.mkdir(exist_ok=True)
+    directory.chmod(0o755)
+    command = f"{walls.python()} -I -S -B {program} {port} %h %p"
+    config = (
+        f"Host localhost 127.0.0.1 ::1\n    ProxyCommand none\nHost *\n    ProxyCommand {command}\n"
+    )
+    file.write_text(config)
+    file.chmod(0o644)
 
 
 def operator_passthrough(environ: Mapping[str, str]) -> dict[str, str]:

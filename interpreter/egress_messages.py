@@ -32,16 +32,22 @@ class Refused(Exception):
         self.deny = deny
 
 
-def tunnel_target(target: str) -> Destination:
-    """Where a CONNECT leads."""
+def asked(request: h11.Request) -> tuple[Destination, str | None]:
+    """Where a request leads, and what to ask for there; nothing for a tunnel."""
+    target = request.target.decode("ascii")
+    if request.method == b"CONNECT":
+        return _tunnel_target(target), None
+    return _forward_target(target)
+
+
+def _tunnel_target(target: str) -> Destination:
     wanted = _destination(target, None)
     if wanted is None:
         raise Refused(400, f"expected CONNECT host:port, got {target[:200]}")
     return wanted
 
 
-def forward_target(target: str) -> tuple[Destination, str]:
-    """Where an absolute URI leads, and what to ask for there."""
+def _forward_target(target: str) -> tuple[Destination, str]:
     parts = _ABSOLUTE.fullmatch(target)
     wanted = _destination(parts[1], 80) if parts else None
     if parts is None or wanted is None:

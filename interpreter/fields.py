@@ -7,9 +7,19 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+)
+
+from interpreter.allowed_host import AllowedHost
 
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 MAX_VALUE_BYTES = 128 * 1024 - 256
@@ -23,6 +33,7 @@ KEPT_BY_BASH = frozenset(
 """Names whose value bash gives, whatever it was started with. A working directory is `cwd`."""
 MAX_OUTPUT_BYTES = 64 * 1024 * 1024
 DEFAULT_OUTPUT_BYTES = 1024 * 1024
+MAX_HOSTS = 1000
 
 
 def clean_text(value: str) -> str:
@@ -50,6 +61,10 @@ def _variable_value(value: str) -> str:
     return value
 
 
+def _allowed_host(value: str) -> str:
+    return str(AllowedHost.parse(value))
+
+
 def _finite(value: float) -> float:
     if not math.isfinite(value):
         raise ValueError("must be a finite number")
@@ -70,3 +85,24 @@ Number = Annotated[float, Field(strict=True), AfterValidator(_finite)]
 Timeout = Annotated[Number, Field(gt=0, le=31 * 86400)]
 OutputLimit = Annotated[int, Field(ge=1, le=MAX_OUTPUT_BYTES, strict=True)]
 Mode = Annotated[str, StringConstraints(pattern=r"^0?[0-7]{1,4}$")]
+
+
+class AllowList(BaseModel):
+    """The hosts a sandbox may reach."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    allow: Annotated[
+        list[Annotated[str, AfterValidator(_allowed_host)]], Field(max_length=MAX_HOSTS)
+    ]
+    """Hosts, or `*.example.com` for all names below one; for ports 80 and 443, or `host:port`."""
+
+
+def _network_kind(value: Any) -> str:
+    return "[list]" if isinstance(value, dict | AllowList) else "[name]"
+
+
+Network = Annotated[
+    Annotated[Literal["none", "open"], Tag("[name]")] | Annotated[AllowList, Tag("[list]")],
+    Discriminator(_network_kind),
+]

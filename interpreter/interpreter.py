@@ -19,13 +19,13 @@ from interpreter.errors import (
     AtCapacity,
     DiskFull,
     LimitUnsupported,
-    NetworkUnsupported,
     NotReady,
     SandboxExists,
     SandboxNotFound,
 )
 from interpreter.events import now
-from interpreter.models import AllowList, CreateSandbox, Health, Isolation, Language
+from interpreter.models import CreateSandbox, Health, Isolation, Language
+from interpreter.premises import with_network
 from interpreter.registry import Registry
 from interpreter.removal import remove_tree
 from interpreter.sandboxes import Sandbox
@@ -143,6 +143,8 @@ class Interpreter:
 
     async def _create(self, id: str, request: CreateSandbox) -> Sandbox:
         _check_supported(request)
+        confined = self._isolation.tier == "bwrap"
+        request = with_network(request, self.settings, confined=confined)
         if len(self._sandboxes) >= self.settings.max_sandboxes:
             raise AtCapacity(f"{len(self._sandboxes)} sandboxes are there: delete some first")
         created_at = now()
@@ -190,10 +192,6 @@ def _check_supported(request: CreateSandbox) -> None:
     if wanted:
         raise LimitUnsupported(
             f"{', '.join(wanted)} cannot be enforced by this version: leave it out"
-        )
-    if isinstance(request.network, AllowList):
-        raise NetworkUnsupported(
-            'a list of allowed hosts is not supported by this version: use "none" or "open"'
         )
 
 

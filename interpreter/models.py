@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, S
 from interpreter.fields import (
     DEFAULT_OUTPUT_BYTES,
     Id,
+    Network,
     Number,
     OutputLimit,
     Path,
@@ -44,14 +45,6 @@ class Limits(Model):
     cpus: Number | None = Field(default=None, gt=0)
     pids: int | None = Field(default=None, ge=1, strict=True)
     disk_bytes: int | None = Field(default=None, ge=1, strict=True)
-
-
-class AllowList(Model):
-    allow: list[Annotated[str, StringConstraints(min_length=1, max_length=253)]]
-    """Host names; `*.example.com` stands for every name below it."""
-
-
-Network = Literal["none", "open"] | AllowList
 
 
 class CreateSandbox(Model):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from ipaddress import (
@@ -15,6 +16,8 @@ from ipaddress import (
     ip_address,
 )
 from typing import TYPE_CHECKING, Protocol
+
+from interpreter.allowed_host import WEB_PORTS, AllowedHost, canonical
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -69,7 +72,45 @@ class OpenNetwork:
     """Every public address."""
 
     def decide(self, host: str, port: int) -> Decision:
-        return Decision(True)
+        return Decision(True, "open")
+
+
+class ListedNetwork:
+    """The hosts of a list, on the ports of their entries."""
+
+    def __init__(self, entries: Iterable[str]) -> None:
+        self._names: defaultdict[str, set[int]] = defaultdict(set)
+        self._below: defaultdict[str, set[int]] = defaultdict(set)
+        for entry in map(AllowedHost.parse, entries):
+            (self._below if entry.below else self._names)[entry.host].update(entry.ports)
+
+    def decide(self, host: str, port: int) -> Decision:
+        ports = self._ports(canonical(host))
+        if port in ports:
+            return Decision(True, "listed")
+        entry = AllowedHost(host, None if port in WEB_PORTS else port)
+        remedy = f"create the sandbox with {str(entry)!r} in `network.allow`"
+        if not ports:
+            return Decision(
+                False,
+                "host_not_listed",
+                f"expected a host that this sandbox may reach, got {host}: to allow it, {remedy}",
+            )
+        known = ", ".join(map(str, sorted(ports)))
+        return Decision(
+            False,
+            "port_not_listed",
+            f"expected a port that this sandbox may reach on {host} ({known}), got {port}: to "
+            f"allow it, {remedy}",
+        )
+
+    def _ports(self, host: str) -> set[int]:
+        ports = set(self._names.get(host, ()))
+        above = host.partition(".")[2]
+        while above:
+            ports |= self._below.get(above, set())
+            above = above.partition(".")[2]
+        return ports
 
 
 class Denied(Exception):
@@ -116,23 +157,32 @@ def is_local_name(host: str) -> bool:
     return _LOCAL_NAMES.fullmatch(host) is not None
 
 
+class VouchedHosts:
+    """Hosts (`host` or `host:port`) that the operator has opened, wherever they lie."""
+
+    def __init__(self, entries: Iterable[str]) -> None:
+        self._entries = frozenset(map(_destination, entries))
+
+    def include(self, host: str, port: int) -> bool:
+        return not self._entries.isdisjoint({(host, None), (host, port)})
+
+
 class Resolver:
     """Turns names into addresses that a sandbox may connect to.
 
     Lookups run on threads of their own: a sandbox that asks for names whose servers are silent
-    must not hold up the rest of the service. `allow_private` names hosts (`host` or `host:port`)
-    for which the operator vouches.
+    must not hold up the rest of the service.
     """
 
-    def __init__(self, allow_private: Iterable[str] = (), threads: int = 4) -> None:
-        self._vouched = frozenset(_destination(entry) for entry in allow_private)
+    def __init__(self, vouched: VouchedHosts, threads: int = 4) -> None:
+        self._vouched = vouched
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="egress-resolve")
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def vouched(self, host: str, port: int) -> bool:
-        return (host, None) in self._vouched or (host, port) in self._vouched
+        return self._vouched.include(host, port)
 
     async def addresses(self, host: str, port: int) -> list[str]:
         """The addresses of a host to try, in order; raises `Denied` or `socket.gaierror`."""

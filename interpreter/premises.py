@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 from interpreter import bash, python_environment
+from interpreter.allowed_host import AllowedHost, as_address
 from interpreter.box import Box
 from interpreter.egress import EgressProxy
 from interpreter.egress_environment import (
@@ -14,10 +16,20 @@ from interpreter.egress_environment import (
     passthrough_files,
     passthrough_hosts,
     proxy_environment,
+    write_ssh_config,
 )
+from interpreter.errors import InvalidRequest, NetworkUnsupported, NotReady
+from interpreter.fields import Network
 from interpreter.isolation import base_mounts, box_uid
-from interpreter.models import Network
-from interpreter.network_policy import OpenNetwork
+from interpreter.models import CreateSandbox
+from interpreter.network_log import NetworkLog
+from interpreter.network_policy import (
+    ListedNetwork,
+    OpenNetwork,
+    Policy,
+    VouchedHosts,
+    is_public,
+)
 from interpreter.python_environment import PythonEnvironment
 from interpreter.settings import Settings
 from interpreter.thin_environment import write_thin_environment
@@ -42,36 +54,41 @@ class Premises:
         self.directory = directory
         self.number = number
         self._network = network
+        self.network_log = NetworkLog()
         self._confined = confined
         self._settings = settings
         self.plan = self._make_plan(number)
 
+    @property
+    def _proxied(self) -> bool:
+        """Without walls a box has the machine's own network, and our port would be everybody's."""
+        return self._confined and self._network != "none"
+
     async def build(self, stack: AsyncExitStack) -> Box:
         """Start a box; `stack` gets what must end with it."""
         plan = self.plan
+        self._check_kept()
         plan.run.mkdir(parents=True, exist_ok=True)
         (plan.files / "home").mkdir(parents=True, exist_ok=True)
         write_etc(plan.files / "etc", bash.logout(plan.paths.run))
+        if self._proxied:
+            write_ssh_config(plan.files / "etc", f"{plan.paths.guest}/connect.py", PROXY_PORT)
         self._write_home()
         box = await Box.start(plan)
         await self.connect(box, stack)
         return box
 
     async def connect(self, box: Box, stack: AsyncExitStack) -> None:
-        """Give the box its network: a proxy of ours that listens inside.
-
-        Without walls it has the machine's own, and our port would be everybody's.
-        """
-        if self._network != "open" or not self._confined:
+        """Give the box its network: a proxy of ours that listens inside."""
+        if not self._proxied:
             return
-        passed = operator_passthrough(os.environ)
         upstream = self._settings.egress_upstream
-        private = [*self._settings.egress_private_hosts, *passthrough_hosts(passed)]
         listener = await box.listen(PROXY_PORT)
         proxy = EgressProxy(
-            OpenNetwork(),
+            _policy(self._network),
             upstream=upstream.get_secret_value() if upstream else None,
-            allow_private=private,
+            allow_private=private_hosts(self._settings),
+            log=self.network_log,
         )
         await (await stack.enter_async_context(proxy)).serve(listener)
 
@@ -89,10 +106,18 @@ class Premises:
             "PATH": f"{home}/.venv/bin:{home}/.local/bin:/usr/local/sbin:/usr/local/bin:"
             "/usr/sbin:/usr/bin:/sbin:/bin",
         }
-        if self._network == "open":
+        if self._network != "none":
             variables |= operator_passthrough(os.environ)
             variables |= proxy_environment(PROXY_PORT) if self._confined else {}
         return variables
+
+    def _check_kept(self) -> None:
+        """A sandbox that was made behind walls, of a service that has none now."""
+        if not self._confined and self._network != "open":
+            raise NotReady(
+                "this sandbox was made with a network policy that cannot be kept where there are "
+                "no walls: start the service where boxes can be built, or delete the sandbox"
+            )
 
     def kernel_paths(self, box: Box) -> KernelPaths:
         deno = python_environment.DENO_INSIDE if self.plan.confined else str(find_deno())
@@ -123,7 +148,7 @@ class Premises:
         settings, confined = self._settings, self._confined
         mounts = [Mount(*pair) for pair in python_environment.mounts(settings)]
         mounts += [mount for mount in base_mounts() if mount not in mounts]
-        if self._network == "open":
+        if self._network != "none":
             mounts += [Mount(f, f) for f in passthrough_files(operator_passthrough(os.environ))]
         return BoxPlan(
             files=self.directory,
@@ -134,3 +159,49 @@ class Premises:
             tmp_bytes=settings.tmp_bytes,
             shm_bytes=settings.shm_bytes,
         )
+
+
+def with_network(request: CreateSandbox, settings: Settings, *, confined: bool) -> CreateSandbox:
+    """The request with the network that its sandbox will have.
+
+    Raises NetworkUnsupported for what cannot be kept here, and InvalidRequest for a list that
+    holds addresses nobody but the operator can open.
+    """
+    network = request.network
+    if not confined:
+        if network != "open" and "network" in request.model_fields_set:
+            raise NetworkUnsupported(
+                f"{_shown(network)} cannot be kept here, since code runs without walls and has the "
+                'network of this machine: leave `network` out or give "open"'
+            )
+        return request.model_copy(update={"network": "open"})
+    if not isinstance(network, str):
+        _check_addresses(network.allow, VouchedHosts(private_hosts(settings)))
+    return request
+
+
+def private_hosts(settings: Settings) -> list[str]:
+    """What the operator has opened, the package indexes among it."""
+    passed = operator_passthrough(os.environ)
+    return [*settings.egress_private_hosts, *passthrough_hosts(passed)]
+
+
+def _check_addresses(allow: Sequence[str], vouched: VouchedHosts) -> None:
+    for number, entry in enumerate(allow):
+        host = AllowedHost.parse(entry)
+        if as_address(host.host) is None or is_public(host.host):
+            continue
+        if not all(vouched.include(host.host, port) for port in host.ports):
+            raise InvalidRequest(
+                f"network.allow.{number}: expected a public address, got {entry!r}: private and "
+                "reserved ones are opened by the operator alone, in `egress_private_hosts`",
+                errors=[{"detail": "not public", "pointer": f"#/network/allow/{number}"}],
+            )
+
+
+def _policy(network: Network) -> Policy:
+    return OpenNetwork() if isinstance(network, str) else ListedNetwork(network.allow)
+
+
+def _shown(network: Network) -> str:
+    return f'`network: "{network}"`' if isinstance(network, str) else "a list of allowed hosts"

@@ -24,6 +24,7 @@ from interpreter.errors import (
 from interpreter.events import now
 from interpreter.executions import Executions
 from interpreter.file_errors import os_refusal
+from interpreter.hints import NetworkHints
 from interpreter.models import CreateSandbox, CreateSession, Isolation, SandboxInfo
 from interpreter.ports import ListeningPort, listening
 from interpreter.premises import PROXY_PORT, Premises
@@ -70,6 +71,7 @@ class Sandbox:
             settings=settings,
         )
         self._plan = self._premises.plan
+        self.network_log = self._premises.network_log
         self._starting = asyncio.Lock()
         self._box: Box | None = None
         self._stack = AsyncExitStack()
@@ -87,7 +89,7 @@ class Sandbox:
         self._worker = Worker(self.box)
         self._around = Surroundings(
             sandbox=id,
-            network=request.network != "none" or not self._plan.confined,
+            network=NetworkHints(None if request.network == "none" else self.network_log),
             settings=settings,
             executions=self.executions,
             get_box=self.box,

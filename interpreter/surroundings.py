@@ -11,6 +11,7 @@ import zmq
 
 from interpreter.box import Box
 from interpreter.executions import Executions
+from interpreter.hints import NetworkHints
 from interpreter.settings import Settings
 from interpreter.walls import BoxPaths
 from interpreter.worker import Worker
@@ -20,8 +21,7 @@ from kernels.specs import KernelPaths, Languages
 @dataclass(frozen=True)
 class Surroundings:
     sandbox: str
-    network: bool
-    """Whether the sandbox has any."""
+    network: NetworkHints
     settings: Settings
     executions: Executions
     get_box: Callable[[], Awaitable[Box]]

@@ -243,6 +243,7 @@ class Sandbox(BlockingSessionCalls[AsyncSandbox]):
     list_sessions = listing(AsyncSandbox.list_sessions, Session)
     delete_session = blocking(AsyncSandbox.delete_session)
     set_env_vars = blocking(AsyncSandbox.set_env_vars)
+    network_log = blocking(AsyncSandbox.network_log)
     destroy = blocking(AsyncSandbox.destroy)
 
 

@@ -250,3 +250,21 @@ async def test_two_services_on_one_home(service: Service) -> None:
     with pytest.raises(AssertionError, match=f"the service with pid {service.process.pid}"):
         await other.start()
     os.kill(service.process.pid, 0)
+
+
+async def test_a_network_policy_is_kept(service: Service) -> None:
+    address = "/v1/sandboxes/listed"
+    network = {"allow": ["example.org"]}
+    await service.client.put(address, json={"network": network})
+    try:
+        await service.post(f"{address}/sessions/default/exec", command="true")
+        await service.restart()
+        assert (await service.client.get(address)).json()["network"] == network
+        command = "curl -s http://example.net/"
+        result = await service.post(f"{address}/sessions/default/exec", command=command)
+        assert "'example.net' in `network.allow`" in result["stdout"]
+        log = (await service.client.get(f"{address}/network/log")).json()
+        assert [(each["host"], each["decision"]) for each in log] == [("example.net", "denied")]
+        assert [each["number"] for each in log] == [1]
+    finally:
+        await service.client.delete(address)
