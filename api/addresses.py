@@ -30,6 +30,9 @@ NAMES = {
     "context": "Id of the context; a language's default context is named after it.",
     "execution": "Id of the execution.",
     "process": "Id of the process.",
+    "port": "A TCP port that something in the sandbox listens on.",
+    "ticket": "The part of a link that opens its port, as `GET .../ports` lists it.",
+    "path": "Path at the server, which gets the query too.",
 }
 ID = re.compile(ID_PATTERN.removesuffix("$"))
 

@@ -16,6 +16,8 @@ DEEPEST = 200
 """Nesting beyond it is cut off: the fast serialisers refuse it."""
 LONGEST_INTEGER = 1024
 """In bits."""
+NOT_A_SCRIPT = (b"x-content-type-options", b"nosniff")
+"""Nor a style: a page of another origin that includes it as one gets nothing."""
 
 
 def answer(
@@ -24,7 +26,9 @@ def answer(
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """A JSON response of a model, a list of models or a plain mapping."""
-    return Response(encode(value), status, headers, media_type="application/json")
+    response = Response(encode(value), status, headers, media_type="application/json")
+    response.raw_headers.append(NOT_A_SCRIPT)
+    return response
 
 
 def no_content() -> Response:

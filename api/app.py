@@ -18,6 +18,7 @@ from api import (
     files,
     git,
     network,
+    port_proxy,
     ports,
     problems,
     processes,
@@ -30,6 +31,7 @@ from api import (
 from api.auth import Guard
 from api.failures import Failures
 from api.metrics import Meter, Metrics, Population
+from api.port_tickets import Tickets
 from api.routes import flat
 from interpreter.interpreter import Interpreter
 from interpreter.settings import Settings
@@ -46,6 +48,7 @@ NOUNS = (
     sessions,
     network,
     ports,
+    port_proxy,
     service,
 )
 EXPOSED = ["Location", "Retry-After", "ETag", "Content-Range", "Content-Disposition"]
@@ -64,6 +67,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.settings = settings
     app.state.metrics = Metrics()
+    app.state.tickets = Tickets(settings.token)
     app.router.routes.extend(flat([module.router for module in NOUNS]))
     app.openapi = partial(documentation.document, app)  # type: ignore[method-assign]
     problems.install(app)
@@ -87,7 +91,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 def _wrap(app: FastAPI, settings: Settings) -> None:
     """The first one added is the innermost."""
     token, origins = settings.token, settings.allowed_origins
-    app.add_middleware(Guard, token=token, allowed_origins=origins)
+    app.add_middleware(Guard, token=token, tickets=app.state.tickets, allowed_origins=origins)
     if origins:
         options: dict[str, Any] = {"allow_methods": ["*"], "allow_headers": ["*"]}
         app.add_middleware(CORSMiddleware, allow_origins=origins, expose_headers=EXPOSED, **options)

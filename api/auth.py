@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from api.port_tickets import Tickets
 from api.problems import respond
 from interpreter.errors import (
     CellshellError,
@@ -32,9 +33,15 @@ class Guard:
     """ASGI middleware that lets through who may call, and takes tokens out of query strings."""
 
     def __init__(
-        self, app: ASGIApp, *, token: SecretStr | None, allowed_origins: Sequence[str] = ()
+        self,
+        app: ASGIApp,
+        *,
+        token: SecretStr | None,
+        tickets: Tickets,
+        allowed_origins: Sequence[str] = (),
     ) -> None:
         self.app = app
+        self.tickets = tickets
         self.token = token.get_secret_value().encode() if token else b""
         self.origins = {origin.rstrip("/").lower() for origin in allowed_origins}
 
@@ -56,6 +63,9 @@ class Guard:
         _check_size(scope)
         if not self.token:
             _check_host(headers.getlist("host"))
+        if self.tickets.open(scope["path"]):
+            return
+        if not self.token:
             self._check_origin(headers)
             return
         if self._matches(_tokens(headers)):

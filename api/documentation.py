@@ -33,6 +33,12 @@ EVERYWHERE: tuple[type[CellshellError], ...] = (
     HeadersTooLarge,
 )
 ID = {"type": "string", "pattern": ID_PATTERN, "maxLength": 63}
+SCHEMAS: dict[str, dict[str, Any]] = {
+    "port": {"type": "integer", "minimum": 1, "maximum": 65535},
+    "ticket": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
+    "path": {"type": "string"},
+}
+"""Of what is in a path and no id."""
 PROBLEM = {"$ref": "#/components/schemas/Problem"}
 SUMMARY = "A persistent bash shell and Jupyter kernels that share one environment."
 DESCRIPTION = """
@@ -107,7 +113,13 @@ def _document_fields(name: str, model: dict[str, Any]) -> None:
 
 def _document_names(path: str, operation: dict[str, Any]) -> None:
     names = [
-        {"name": name, "in": "path", "required": True, "description": NAMES[name], "schema": ID}
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "description": NAMES[name],
+            "schema": SCHEMAS.get(name, ID),
+        }
         for name in re.findall(r"{(\w+)}", path)
     ]
     if names:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from starlette.requests import Request
 from starlette.responses import Response
 
 from api.addresses import SANDBOX, TheSandbox
 from api.answers import answer
 from api.documentation import errors
+from api.port_tickets import Tickets
 from api.routes import noun
 from interpreter.errors import NotReady, SandboxNotFound
 from interpreter.models import Port
@@ -20,7 +22,17 @@ router = noun("ports", SANDBOX + "/ports")
     responses=errors(SandboxNotFound, NotReady),
     summary="List listening ports",
 )
-async def list_ports(sandbox: TheSandbox) -> Response:
+async def list_ports(request: Request, sandbox: TheSandbox) -> Response:
     """TCP ports that something in the sandbox listens on, by number."""
-    ports = await sandbox.ports()
-    return answer([Port(port=port.port, address=port.address, pid=port.pid) for port in ports])
+    tickets: Tickets = request.app.state.tickets
+    return answer(
+        [
+            Port(
+                port=port.port,
+                address=port.address,
+                pid=port.pid,
+                url=tickets.path(sandbox.id, port.port),
+            )
+            for port in await sandbox.ports()
+        ]
+    )

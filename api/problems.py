@@ -72,6 +72,7 @@ def respond(error: CellshellError, headers: Mapping[str, str] | None = None) -> 
     if error.status == 401:
         given.setdefault("WWW-Authenticate", 'Bearer realm="cellshell"')
     given.setdefault("Cache-Control", "no-store")
+    given.setdefault("X-Content-Type-Options", "nosniff")
     return Response(encode(document(error)), error.status, given, media_type=MEDIA_TYPE)
 
 

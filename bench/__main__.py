@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.cases import Case, cases
-from bench.floors import BareBash, PlainKernel
+from bench.floors import BareBash, PlainKernel, PlainServer
 from bench.report import compare, report, show
 from bench.service import service
 
@@ -46,8 +46,9 @@ def run(only: str = "", scale: float = 1.0) -> Report:
         service() as api,
         closing(BareBash()) as bash,
         closing(PlainKernel(runner.get_loop())) as kernel,
+        closing(PlainServer()) as server,
     ):
-        every = cases(api, bash, kernel, runner.get_loop(), Path(folder))
+        every = cases(api, bash, kernel, server, runner.get_loop(), Path(folder))
         return report(measure([case for case in every if only in case.name], scale))
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
-from bench.floors import BareBash, PlainKernel
+from bench.floors import SERVER, BareBash, PlainKernel, PlainServer
 
 if TYPE_CHECKING:
     import asyncio
@@ -22,6 +23,7 @@ SANDBOX = "/v1/sandboxes/bench"
 SESSION = f"{SANDBOX}/sessions/default"
 EXEC, CODE = f"{SESSION}/exec", f"{SESSION}/code"
 FILE = f"{SESSION}/files/content?path=/workspace/large"
+PORT = 8000
 TEN_MB = 10_000_000
 LINES = f"yes | head -c {TEN_MB}"
 MANY_LINES = {"command": LINES, "max_output_bytes": 64 * 1024 * 1024}
@@ -38,7 +40,12 @@ class Case(NamedTuple):
 
 
 def cases(
-    api: Api, bash: BareBash, kernel: PlainKernel, loop: asyncio.AbstractEventLoop, folder: Path
+    api: Api,
+    bash: BareBash,
+    kernel: PlainKernel,
+    server: PlainServer,
+    loop: asyncio.AbstractEventLoop,
+    folder: Path,
 ) -> list[Case]:
     ours = Ours(api)
     file, body = folder / "large", b"\0" * TEN_MB
@@ -58,6 +65,7 @@ def cases(
         Case("the same, streamed", 5, lambda: api.stream(EXEC, MANY_LINES), lines),
         Case("code 100k prints", 10, ours.prints, prints),
         Case("write 10 MB", 10, partial(api.json, "PUT", FILE, body), write),
+        Case("port proxy, GET", 200, ours.proxied(), server.get),
         Case("read 10 MB", 10, partial(api.call, "GET", FILE), file.read_bytes),
     ]
 
@@ -94,6 +102,14 @@ class Ours:
         self._api.json("PUT", path, {})
         self.exec(f"{path}/sessions/default")
         return lambda: self._api.json("DELETE", path)
+
+    def proxied(self) -> Operation:
+        """Asks the same server as the floor, in the sandbox."""
+        command = f"exec python3 -c {shlex.quote(SERVER)} {PORT}"
+        self._api.json("POST", f"{SESSION}/processes", {"command": command, "id": "server"})
+        wait = {"for": "port", "port": PORT}
+        self._api.json("POST", f"{SANDBOX}/processes/server/wait", wait)
+        return partial(self._api.call, "GET", f"{SANDBOX}/ports/{PORT}/proxy/")
 
     def lines(self) -> None:
         answer = self._api.call("POST", EXEC, MANY_LINES)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
+from contextlib import closing
+from http.client import HTTPConnection
 from typing import TYPE_CHECKING
 
 from jupyter_client.manager import start_new_async_kernel
@@ -37,6 +40,40 @@ class BareBash:
             if not chunk:
                 raise RuntimeError("the bare bash has ended")
             tail = (tail + chunk)[-16:]
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+SERVER = """
+import asyncio, sys
+async def answer(reader, writer):
+    await reader.readuntil(b"\\r\\n\\r\\n")
+    writer.write(b"HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\nConnection: close\\r\\n\\r\\nhi")
+    writer.close()
+async def main():
+    server = await asyncio.start_server(answer, "127.0.0.1", int(sys.argv[1]))
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+asyncio.run(main())
+"""
+
+
+class PlainServer:
+    """A server that says "hi", asked without a way through anything."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", SERVER, "0"], stdout=subprocess.PIPE, text=True
+        )
+        assert self._process.stdout
+        self._port = int(self._process.stdout.readline())
+
+    def get(self) -> None:
+        with closing(HTTPConnection("127.0.0.1", self._port)) as connection:
+            connection.request("GET", "/")
+            connection.getresponse().read()
 
     def close(self) -> None:
         self._process.kill()

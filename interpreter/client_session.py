@@ -12,7 +12,14 @@ from interpreter.client_problems import build, check, parse, parse_list, segment
 from interpreter.client_process import ProcessCalls
 from interpreter.client_transport import Call, Transport
 from interpreter.fields import VariableChanges
-from interpreter.models import CreateSession, EnvironmentInfo, SandboxEnv, SandboxInfo, SessionInfo
+from interpreter.models import (
+    CreateSession,
+    EnvironmentInfo,
+    Port,
+    SandboxEnv,
+    SandboxInfo,
+    SessionInfo,
+)
 from interpreter.network_log import KEPT, NetworkDecision
 
 
@@ -120,6 +127,10 @@ class AsyncSandbox(SessionCalls):
         params = {"after": after, "limit": limit}
         answer = await self._transport.get(f"{self._sandbox_path}/network/log", params)
         return parse_list(NetworkDecision, answer)
+
+    async def list_ports(self) -> list[Port]:
+        """The ports that something in the sandbox listens on, with the paths browsers take."""
+        return parse_list(Port, await self._transport.get(f"{self._sandbox_path}/ports"))
 
     async def destroy(self) -> None:
         """Ends everything in the sandbox and deletes its files."""

@@ -10,7 +10,7 @@ import struct
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 from urllib.parse import unquote, urlsplit
 
 import h11
@@ -87,6 +87,16 @@ class Peer:
         self.writer = writer
         self.sent = 0
         """Bytes written to it."""
+
+    @classmethod
+    async def of(cls, connection: socket.socket) -> Self:
+        """To the server at the other end of a socket, which is the peer's from now on."""
+        try:
+            streams = await asyncio.open_connection(sock=connection, limit=CHUNK)
+        except BaseException:
+            connection.close()
+            raise
+        return cls(h11.CLIENT, *streams)
 
     async def receive(self) -> h11.Event | type[h11.PAUSED]:
         while (event := self.http.next_event()) is h11.NEED_DATA:

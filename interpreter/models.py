@@ -370,6 +370,8 @@ class Port(Reply):
     """The address it is bound to; `0.0.0.0` and `::` stand for all."""
     pid: int | None = None
     """Who listens, as the sandbox sees it; null: not known."""
+    url: str = ""
+    """Path by which a browser reaches it through this service: a key to this port alone."""
 
 
 class Health(Reply):

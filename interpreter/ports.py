@@ -77,13 +77,11 @@ def listens(box_host_pid: int, process_host_pid: int, port: int) -> bool:
     return bool(owned) or not _owners(box_host_pid, inodes)
 
 
-async def open_connection(
-    box: Connects, port: int
-) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A stream to a server on a sandbox's loopback; the caller closes it."""
+async def connect(box: Connects, port: int) -> socket.socket:
+    """A connection to a server on a sandbox's loopback. Raises PortUnreachable."""
     try:
         async with asyncio.timeout(_CONNECT_SECONDS):
-            connection = await _connect(box, port)
+            return await _connect(box, port)
     except TimeoutError:
         raise PortUnreachable(
             f"port {port} took no connection within {_CONNECT_SECONDS:g} seconds: its server is "
@@ -91,12 +89,22 @@ async def open_connection(
             port=port,
         ) from None
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else error
-        raise PortUnreachable(
-            f"expected a server on port {port} of the sandbox, got: {reason}. "
-            "Start one, and have it listen on 127.0.0.1 or 0.0.0.0",
-            port=port,
-        ) from None
+        raise unheard(port, os.strerror(error.errno) if error.errno else str(error)) from None
+
+
+def unheard(port: int, reason: str = "nothing listens") -> PortUnreachable:
+    return PortUnreachable(
+        f"expected a server on port {port} of the sandbox, got: {reason}. "
+        "Start one, and have it listen on 127.0.0.1 or 0.0.0.0",
+        port=port,
+    )
+
+
+async def open_connection(
+    box: Connects, port: int
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """The same as a stream, which the caller closes."""
+    connection = await connect(box, port)
     try:
         return await asyncio.open_connection(sock=connection)
     except BaseException:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import posixpath
+import socket
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
 from typing import Any
@@ -26,7 +27,7 @@ from interpreter.executions import Executions
 from interpreter.file_errors import os_refusal
 from interpreter.hints import NetworkHints
 from interpreter.models import CreateSandbox, CreateSession, Isolation, SandboxInfo
-from interpreter.ports import ListeningPort, listening
+from interpreter.ports import ListeningPort, connect, listening, unheard
 from interpreter.premises import PROXY_PORT, Premises
 from interpreter.processes import Processes
 from interpreter.registry import Registry
@@ -241,6 +242,14 @@ class Sandbox:
         found = listening((await self.box()).host_pid, hidden=(PROXY_PORT,))
         # Without walls these are the ports of the whole machine.
         return [port for port in found if self._plan.confined or port.pid is not None]
+
+    async def connect_port(self, port: int) -> socket.socket:
+        """A connection to a server in the box. Raises PortUnreachable."""
+        box = await self.box()
+        ours = self._plan.confined or port in {each.port for each in await self.ports()}
+        if port == PROXY_PORT or not ours:
+            raise unheard(port)
+        return await connect(box, port)
 
     async def close(self) -> None:
         """End the box; files, environments and records stay."""

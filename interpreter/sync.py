@@ -244,6 +244,7 @@ class Sandbox(BlockingSessionCalls[AsyncSandbox]):
     delete_session = blocking(AsyncSandbox.delete_session)
     set_env_vars = blocking(AsyncSandbox.set_env_vars)
     network_log = blocking(AsyncSandbox.network_log)
+    list_ports = blocking(AsyncSandbox.list_ports)
     destroy = blocking(AsyncSandbox.destroy)
 
 

@@ -11,6 +11,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from api.auth import Guard, take_tokens
+from api.port_tickets import Tickets
 
 TOKEN = "s3cr+et é"
 BEARER = {"Authorization": f"Bearer {TOKEN}".encode()}
@@ -28,7 +29,8 @@ async def ask(
     origins: list[str] | None = None,
     **options: Any,
 ) -> httpx.Response:
-    guard = Guard(echo, token=SecretStr(token) if token else None, allowed_origins=origins or [])
+    secret = SecretStr(token) if token else None
+    guard = Guard(echo, token=secret, tickets=Tickets(secret), allowed_origins=origins or [])
     transport = httpx.ASGITransport(app=guard)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost:8000") as client:
         return await client.request(method, path, **options)
@@ -149,7 +151,8 @@ async def handshake(extensions: dict[str, Any]) -> list[dict[str, Any]]:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    await Guard(echo, token=SecretStr(TOKEN))(scope, receive, send)
+    secret = SecretStr(TOKEN)
+    await Guard(echo, token=secret, tickets=Tickets(secret))(scope, receive, send)
     return sent
 
 

@@ -1,0 +1,113 @@
+"""One HTTP exchange with a server in a sandbox, streamed both ways."""
+
+from __future__ import annotations
+
+import asyncio
+
+import h11
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from api.callers import CallerGone
+from api.port_headers import Headers, Way, inwards, outwards
+from interpreter.egress_dial import Peer
+from interpreter.errors import BadRequest, PortUnreachable
+
+
+class Exchange(Response):
+    """Carries the request to the server at the other end of `peer`, and its answer back."""
+
+    def __init__(self, peer: Peer, request: Request, way: Way, *, opaque: bool) -> None:
+        super().__init__()
+        self._peer = peer
+        self._way = way
+        self._opaque = opaque
+        self._method = request.method
+        self._inwards = _framed(inwards(request, way), request)
+        self._began = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._send_head()
+            await self._both(receive, send)
+        except (OSError, h11.ProtocolError) as error:
+            if self._began:
+                return  # not completed: the server cuts the connection, so it does not look whole
+            raise PortUnreachable(
+                f"the server on port {self._way.port} broke off before its answer, or what it said "
+                f"is no HTTP: {error}",
+                port=self._way.port,
+            ) from None
+        finally:
+            await self._peer.close()
+
+    async def _send_head(self) -> None:
+        try:
+            request = h11.Request(
+                method=self._method, target=self._way.target, headers=self._inwards
+            )
+        except h11.LocalProtocolError as error:
+            raise BadRequest(f"expected a request that HTTP/1.1 can carry: {error}") from None
+        await self._peer.send(request)
+
+    async def _both(self, receive: Receive, send: Send) -> None:
+        """Until the answer is complete. A caller that goes away ends it."""
+        up = asyncio.create_task(self._upload(receive))
+        down = asyncio.create_task(self._download(send))
+        try:
+            await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
+            if not down.done():
+                up.result()
+                raise CallerGone
+            down.result()
+        finally:
+            up.cancel()
+            down.cancel()
+            await asyncio.gather(up, down, return_exceptions=True)
+
+    async def _upload(self, receive: Receive) -> None:
+        """Returns when the caller has gone."""
+        done = refused = False
+        while (message := await receive())["type"] != "http.disconnect":
+            if done or refused:
+                continue
+            done = not message.get("more_body", False)
+            try:
+                if body := message.get("body"):
+                    await self._peer.send(h11.Data(data=body))
+                if done:
+                    await self._peer.send(h11.EndOfMessage())
+            except OSError:
+                refused = True  # a server may answer without reading all
+        if not done:
+            self._peer.reset()  # a request that broke off must not look whole
+
+    async def _download(self, send: Send) -> None:
+        event: object = None
+        while not isinstance(event, h11.EndOfMessage):
+            event = await self._peer.receive()
+            if isinstance(event, h11.Response):
+                await self._start(event, send)
+            elif isinstance(event, h11.Data):
+                await send(
+                    {"type": "http.response.body", "body": bytes(event.data), "more_body": True}
+                )
+            elif isinstance(event, h11.ConnectionClosed):
+                raise h11.RemoteProtocolError("it closed the connection")
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _start(self, answer: h11.Response, send: Send) -> None:
+        headers = outwards(list(answer.headers), self._way, opaque=self._opaque)
+        self._began = True
+        await send(
+            {"type": "http.response.start", "status": answer.status_code, "headers": headers}
+        )
+
+
+def _framed(headers: Headers, request: Request) -> Headers:
+    """A body of unknown length goes on in pieces."""
+    if "transfer-encoding" not in request.headers:
+        return headers
+    kept = [pair for pair in headers if pair[0] != b"content-length"]
+    return [*kept, (b"transfer-encoding", b"chunked")]
