@@ -59,8 +59,12 @@ async def find_interpreter(connection: HTTPConnection) -> Interpreter:
 
 
 async def find_sandbox(connection: HTTPConnection) -> Sandbox:
+    """A paused one goes on, unless it is only looked at."""
     interpreter: Interpreter = connection.app.state.interpreter
-    return interpreter.sandbox(named(connection, "sandbox"))
+    sandbox = interpreter.sandbox(named(connection, "sandbox"))
+    if connection.scope.get("method") not in ("GET", "HEAD"):
+        await sandbox.wake()
+    return sandbox
 
 
 async def find_session(connection: HTTPConnection) -> Session:

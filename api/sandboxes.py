@@ -99,6 +99,31 @@ async def get_sandbox(sandbox: TheSandbox) -> Response:
     return answer(sandbox.info())
 
 
+@router.post(
+    "/{sandbox}/pause",
+    response_model=SandboxInfo,
+    responses=errors(SandboxNotFound, NotReady),
+    summary="Pause a sandbox",
+)
+async def pause_sandbox(request: Request, interpreter: TheInterpreter) -> Response:
+    """Everything in it stops where it is, and takes no processor time, until something is asked of
+    the sandbox. What only looks at records does not wake it. Time-outs go on."""
+    sandbox = interpreter.sandbox(named(request, "sandbox"))
+    await sandbox.pause()
+    return answer(sandbox.info())
+
+
+@router.post(
+    "/{sandbox}/resume",
+    response_model=SandboxInfo,
+    responses=errors(SandboxNotFound, NotReady),
+    summary="Resume a sandbox",
+)
+async def resume_sandbox(sandbox: TheSandbox) -> Response:
+    """As any other call would."""
+    return answer(sandbox.info())
+
+
 @router.delete(
     "/{sandbox}", status_code=204, responses=errors(SandboxNotFound), summary="Delete a sandbox"
 )

@@ -20,6 +20,7 @@ from api.validation import invalid
 from interpreter.errors import CellshellError, InvalidRequest
 from interpreter.fields import Id
 from interpreter.models import Model
+from interpreter.sessions import Session
 from interpreter.terminals import Terminal
 
 router = noun("terminals")
@@ -51,15 +52,15 @@ async def attach_terminal(
     """Binary frames are bytes; text frames are JSON: `resize` in, `ready`, `exit`, `error` out."""
     terminal = await session.terminals.open(id, cols, rows)
     await websocket.accept()
-    with suppress(WebSocketDisconnect):
+    with suppress(WebSocketDisconnect), session.during():
         await _tell(websocket, "ready")
-        await _attach(websocket, terminal)
+        await _attach(websocket, session, terminal)
 
 
-async def _attach(websocket: WebSocket, terminal: Terminal) -> None:
+async def _attach(websocket: WebSocket, session: Session, terminal: Terminal) -> None:
     """Until the terminal ends or the client leaves, which the terminal outlives."""
     showing = asyncio.create_task(_show(websocket, terminal))
-    typing = asyncio.create_task(_type(websocket, terminal))
+    typing = asyncio.create_task(_type(websocket, session, terminal))
     try:
         await asyncio.wait({showing, typing}, return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -90,12 +91,13 @@ async def _show(websocket: WebSocket, terminal: Terminal) -> None:
             await websocket.send_bytes(piece)
 
 
-async def _type(websocket: WebSocket, terminal: Terminal) -> None:
+async def _type(websocket: WebSocket, session: Session, terminal: Terminal) -> None:
     while True:
         message = await websocket.receive()
         if message["type"] == "websocket.disconnect":
             return
         try:
+            await session.wake()
             await _obey(terminal, message.get("bytes"), message.get("text"))
         except InvalidRequest as error:
             await _tell(websocket, "error", message=error.message)

@@ -94,6 +94,7 @@ class AsyncClient:
         limits: Limits | Mapping[str, Any] | None = None,
         network: NetworkOption | None = None,
         idle_timeout: float | None = None,
+        on_idle: Literal["pause", "destroy"] | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> AsyncSandbox:
         """The sandbox of that id, made if it is not there; the rest counts only then."""
@@ -103,6 +104,7 @@ class AsyncClient:
             limits=limits,
             network=network,
             idle_timeout=idle_timeout,
+            on_idle=on_idle,
             labels=labels,
         )
         call = Call("PUT", f"/v1/sandboxes/{segment('sandbox', id)}", body=body)
@@ -117,6 +119,7 @@ class AsyncClient:
         limits: Limits | Mapping[str, Any] | None = None,
         network: NetworkOption | None = None,
         idle_timeout: float | None = None,
+        on_idle: Literal["pause", "destroy"] | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> AsyncSandbox:
         """A new sandbox; `SandboxExists` when the id is taken."""
@@ -127,6 +130,7 @@ class AsyncClient:
             limits=limits,
             network=network,
             idle_timeout=idle_timeout,
+            on_idle=on_idle,
             labels=labels,
         )
         answer = await self._transport.post("/v1/sandboxes", body)

@@ -129,9 +129,10 @@ class ProcessCalls:
         id: str | None = None,
         cwd: str | None = None,
         env: Mapping[str, str | None] | None = None,
+        keep_alive: bool = False,
     ) -> AsyncProcess:
         """Starts a command that outlives the call, in the session's environment."""
-        body = build(StartProcess, command=command, id=id, cwd=cwd, env=env)
+        body = build(StartProcess, command=command, id=id, cwd=cwd, env=env, keep_alive=keep_alive)
         answer = await self._transport.post(f"{self._session_path}/processes", body)
         return self._process(parse(ProcessInfo, answer))
 

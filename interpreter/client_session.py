@@ -132,9 +132,23 @@ class AsyncSandbox(SessionCalls):
         """The ports that something in the sandbox listens on, with the paths browsers take."""
         return parse_list(Port, await self._transport.get(f"{self._sandbox_path}/ports"))
 
+    async def pause(self) -> SandboxInfo:
+        """Everything in the sandbox stops where it is; the next call lets it go on."""
+        self.info = await self._command("pause")
+        return self.info
+
+    async def resume(self) -> SandboxInfo:
+        """As any other call would."""
+        self.info = await self._command("resume")
+        return self.info
+
     async def destroy(self) -> None:
         """Ends everything in the sandbox and deletes its files."""
         await self._transport.delete(self._sandbox_path)
+
+    async def _command(self, word: str) -> SandboxInfo:
+        call = Call("POST", f"{self._sandbox_path}/{word}")
+        return parse(SandboxInfo, await self._transport.send(call))
 
     def _path_of(self, id: str) -> str:
         return f"{self._sandbox_path}/sessions/{segment('session', id)}"

@@ -312,6 +312,7 @@ class Context:
 
     async def _ready(self) -> Kernel:
         async with self._starting:
+            box = await self._get_box()
             if self._kernel is not None and self._kernel.running:
                 if self._after is not None:
                     after, self._after = self._after, None
@@ -322,7 +323,6 @@ class Context:
                 await self._discard()
             if self._deleted:
                 raise ContextDeleted(f"context {self.id!r} was deleted")
-            box = await self._get_box()
             kernel = self._new_kernel(box)
             env = self._environment.overlaid(self._private.env)
             cwd = await box.directory(self._private.cwd or self._environment.cwd)

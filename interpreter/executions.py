@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from interpreter.errors import (
@@ -22,8 +23,12 @@ from interpreter.settings import Settings
 class Executions:
     """The executions of one sandbox, oldest first."""
 
-    def __init__(self, directory: Path, settings: Settings) -> None:
+    def __init__(
+        self, directory: Path, settings: Settings, on_end: Callable[[], None] = lambda: None
+    ) -> None:
+        """`on_end` is called at the end of each."""
         self._directory = directory
+        self._on_end = on_end
         self._settings = settings
         self._executions: dict[str, Execution] = {}
         self._forgotten = directory.with_name("executions.forgotten")
@@ -96,6 +101,7 @@ class Executions:
                 journal.close()
                 journal.path.unlink()
             raise DiskFull(f"the execution cannot be recorded: {error.strerror}") from error
+        execution.ended.add_done_callback(lambda _: self._on_end())
         self._executions[id] = execution
         if request.id is not None:
             self._given(request.id)

@@ -145,6 +145,7 @@ class Interpreter:
         _check_supported(request)
         confined = self._isolation.tier == "bwrap"
         request = with_network(request, self.settings, confined=confined)
+        request = with_idle_policy(request, self.settings)
         if len(self._sandboxes) >= self.settings.max_sandboxes:
             raise AtCapacity(f"{len(self._sandboxes)} sandboxes are there: delete some first")
         created_at = now()
@@ -182,13 +183,19 @@ class Interpreter:
             isolation=self._isolation,
             languages=self.languages_here,
             zmq_context=self._zmq,
+            end=self.delete_sandbox,
         )
+
+
+def with_idle_policy(request: CreateSandbox, settings: Settings) -> CreateSandbox:
+    """What the request leaves open is as the operator has it."""
+    timeout = request.idle_timeout or settings.idle_timeout
+    policy = (request.on_idle or settings.on_idle) if timeout else request.on_idle
+    return request.model_copy(update={"idle_timeout": timeout, "on_idle": policy})
 
 
 def _check_supported(request: CreateSandbox) -> None:
     wanted = [name for name, value in request.limits.model_dump().items() if value is not None]
-    if request.idle_timeout is not None:
-        wanted.append("idle_timeout")
     if wanted:
         raise LimitUnsupported(
             f"{', '.join(wanted)} cannot be enforced by this version: leave it out"

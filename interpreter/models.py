@@ -53,6 +53,7 @@ class CreateSandbox(Model):
     limits: Limits = Limits()
     network: Network = "none"
     idle_timeout: Timeout | None = None
+    on_idle: Literal["pause", "destroy"] | None = None
     labels: dict[Text, Text] = {}
 
 
@@ -71,6 +72,7 @@ class SandboxInfo(Reply):
     limits: Limits
     network: Network
     idle_timeout: float | None = None
+    on_idle: Literal["pause", "destroy"] | None = None
     isolation: Isolation
     workspace: str
     """Where the code sees its files: `/workspace`, or a host path in an unconfined box."""
@@ -273,6 +275,7 @@ class StartProcess(Model):
     id: Id | None = None
     cwd: Path | None = None
     env: VariableChanges | None = None
+    keep_alive: bool = False
 
 
 class ProcessInfo(Reply):
@@ -286,6 +289,7 @@ class ProcessInfo(Reply):
     session: str
     started_at: str
     ended_at: str | None
+    keep_alive: bool = False
 
 
 class Signal(Model):

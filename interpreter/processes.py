@@ -128,6 +128,11 @@ class Processes:
             if not (path.exists() and begun) and not (directory / _FORGOTTEN).exists():
                 shutil.rmtree(directory, ignore_errors=True)
 
+    def keep_alive(self) -> bool:
+        """Whether one runs that its sandbox is to go on for."""
+        running = (process.info() for process in self.list())
+        return any(info.keep_alive and info.status == "running" for info in running)
+
     def close(self) -> None:
         """Let go of all without ending any: before the connection to the box is closed."""
         for task in self._starting:
@@ -167,7 +172,7 @@ class Processes:
         try:
             box = await self._get_box()
             cwd = await process_start.directory(box, session, request.cwd)
-            info = _info(id, session.id, _shown(request.command), cwd)
+            info = _info(id, session.id, request, cwd)
             self._save(info)
             env = process_start.environment(session, request.env, cwd)
             script = await process_start.script(box, request.command)
@@ -247,11 +252,12 @@ def _shown(command: str) -> str:
     return f"{command[:SHOWN_CHARACTERS]}[... {omitted} characters omitted ...]"
 
 
-def _info(id: str, session: str, command: str, cwd: str) -> ProcessInfo:
+def _info(id: str, session: str, request: StartProcess, cwd: str) -> ProcessInfo:
     return ProcessInfo(
         id=id,
         pid=0,
-        command=command,
+        command=_shown(request.command),
+        keep_alive=request.keep_alive,
         status="running",
         exit_code=None,
         signal=None,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import posixpath
 import socket
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import zmq
 
+from interpreter.activity import Activity
 from interpreter.box import Box, BoxProcess
 from interpreter.environment import Environment
 from interpreter.errors import (
@@ -27,6 +28,7 @@ from interpreter.executions import Executions
 from interpreter.file_errors import os_refusal
 from interpreter.hints import NetworkHints
 from interpreter.models import CreateSandbox, CreateSession, Isolation, SandboxInfo
+from interpreter.pausing import Pause
 from interpreter.ports import ListeningPort, connect, listening, unheard
 from interpreter.premises import PROXY_PORT, Premises
 from interpreter.processes import Processes
@@ -35,7 +37,6 @@ from interpreter.removal import remove_tree
 from interpreter.sessions import Session
 from interpreter.settings import Settings
 from interpreter.surroundings import Surroundings
-from interpreter.walls import INSIDE
 from interpreter.worker import Worker
 from kernels.specs import Languages
 
@@ -55,9 +56,12 @@ class Sandbox:
         isolation: Isolation,
         languages: Languages,
         zmq_context: zmq.Context[Any],
+        end: Callable[[str], Awaitable[None]],
     ) -> None:
+        """`end` deletes it: for one that nobody uses any more."""
         self.id = id
-        self.created_at = self.last_activity = created_at
+        self._end = end
+        self.created_at = created_at
         self.request = request
         self.env = dict(request.env)
         self.isolation = isolation
@@ -72,6 +76,10 @@ class Sandbox:
             settings=settings,
         )
         self._plan = self._premises.plan
+        self._pause = Pause(self.directory / "paused.json")
+        self.activity = Activity(
+            request.idle_timeout, since=created_at, is_busy=self._is_busy, on_idle=self._on_idle
+        )
         self.network_log = self._premises.network_log
         self._starting = asyncio.Lock()
         self._box: Box | None = None
@@ -80,20 +88,23 @@ class Sandbox:
         self._deleted = False
         self._ran_before = False
         self._sessions: dict[str, Session] = {}
-        self.executions = Executions(self.directory / "executions", settings)
+        self.executions = Executions(
+            self.directory / "executions", settings, on_end=self.activity.touch
+        )
         self.processes = Processes(
             self.box,
             self.directory / "processes",
             kept_bytes=settings.journal_bytes,
             kept_ended=settings.kept_processes,
         )
-        self._worker = Worker(self.box)
+        self._worker = Worker(self.box, self.activity.during)
         self._around = Surroundings(
             sandbox=id,
             network=NetworkHints(None if request.network == "none" else self.network_log),
             settings=settings,
             executions=self.executions,
             get_box=self.box,
+            activity=self.activity,
             box_paths=self._plan.paths,
             kernel_paths=self._premises.kernel_paths,
             languages=languages,
@@ -108,16 +119,14 @@ class Sandbox:
         request = self.request
         return SandboxInfo(
             id=self.id,
-            status="failed" if self._failed else "running",
+            status="paused" if self._pause.active else "failed" if self._failed else "running",
             created_at=self.created_at,
-            last_activity=max(
-                [session.last_activity for session in self._sessions.values()],
-                default=self.last_activity,
-            ),
+            last_activity=self.activity.last,
             env=dict(self.env),
             limits=request.limits,
             network=request.network,
             idle_timeout=request.idle_timeout,
+            on_idle=request.on_idle,
             isolation=self.isolation,
             workspace=self._plan.paths.workspace,
             sessions=list(self._sessions),
@@ -176,11 +185,16 @@ class Sandbox:
         return self._box is not None and not self._box.ended.done()
 
     async def box(self) -> Box:
-        """The running box. Raises NotReady when it does not start, SandboxDeleted."""
+        """The running box, of a paused sandbox too, which goes on then.
+
+        Raises NotReady when it does not start, SandboxDeleted.
+        """
+        self.activity.touch()
         box = self._box
-        if box is not None and not box.ended.done():
+        if box is not None and not box.ended.done() and not self._pause.active:
             return box
         async with self._starting:
+            self._pause.end()
             if self._box is not None and not self._box.ended.done():
                 return self._box
             if self._deleted:
@@ -191,12 +205,37 @@ class Sandbox:
                 self._tell_restarted()
             return await self._start_box()
 
+    async def pause(self) -> None:
+        """Stop all that runs in the box, until something is asked of it. Programs of ours, which
+        read and write files, are left out: an upload goes on."""
+        await self.box()
+        async with self._starting:
+            if self.has_box and not self._deleted:
+                assert self._box
+                await self._pause.begin(self._box.host_pid, self._worker.host_pids())
+
+    async def wake(self) -> None:
+        """Let it go on, if it is paused."""
+        if self._pause.active:
+            await self.box()
+
+    def _is_busy(self) -> bool:
+        return bool(self.executions.unfinished()) or self.processes.keep_alive()
+
+    async def _on_idle(self) -> None:
+        if self.request.on_idle == "destroy":
+            await self._end(self.id)
+        elif not self._pause.active:
+            await self.pause()
+
     async def take_up(self) -> None:
         """After the service was started again: the box of the last one, if it still runs.
 
         Everything in it goes on: processes, terminals, shells and kernels with what they run.
         """
         self._ran_before = True
+        paused = self._pause.active
+        self._pause.end()  # what is taken up has to answer
         found = await Box.find(self._plan)
         if found is None:
             await self.processes.restore(None, {})
@@ -210,6 +249,10 @@ class Sandbox:
         for session in self._sessions.values():
             await session.take_up(self._box, live)
         await self._end_unknown(live)
+        if paused:
+            await self._pause.begin(self._box.host_pid)
+        else:
+            self.activity.touch()
 
     async def _end_unknown(self, live: Mapping[str, BoxProcess]) -> None:
         """Shells and kernels of sessions that had just been deleted, or were not yet recorded."""
@@ -223,6 +266,7 @@ class Sandbox:
     async def leave(self) -> None:
         """Let go of the box and of everything in it, for the next service to take up."""
         self._deleted = True
+        self.activity.close()
         async with self._starting:
             self.processes.close()
             for session in self._sessions.values():
@@ -254,6 +298,8 @@ class Sandbox:
     async def close(self) -> None:
         """End the box; files, environments and records stay."""
         self._deleted = True
+        self.activity.close()
+        self._pause.end()
         async with self._starting:
             self.processes.close()
             reason = NotReady("the service is stopping: call again when it has started")
@@ -315,15 +361,12 @@ class Sandbox:
             self._sessions[id] = session
 
     async def _session_directory(self, cwd: str) -> str:
-        workspace, home = self._plan.paths.workspace, self._plan.paths.home
+        paths = self._plan.paths
         if cwd == "~" or cwd.startswith("~/"):
-            cwd = home + cwd[1:]
-        path = posixpath.normpath(posixpath.join(workspace, cwd))
-        for known, actual in ((INSIDE.workspace, workspace), (INSIDE.home, home)):
-            if path == known or path.startswith(known + "/"):
-                path = actual + path[len(known) :]
+            cwd = paths.home + cwd[1:]
+        path = paths.actual(posixpath.normpath(posixpath.join(paths.workspace, cwd)))
         box = await self.box()
-        create = path.startswith(workspace + "/")
+        create = path.startswith(paths.workspace + "/")
         try:
             if await box.directory(path, create=create) == path:
                 return path

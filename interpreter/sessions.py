@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 from interpreter import git
@@ -42,7 +42,6 @@ from interpreter.sharing import Overlay
 from interpreter.succession import Succession
 from interpreter.surroundings import Surroundings
 from interpreter.terminals import Terminals
-from interpreter.walls import INSIDE
 from kernels.errors import CellshellError
 from kernels.kernel import KernelRecord
 from kernels.specs import KernelLanguage
@@ -183,6 +182,14 @@ class Session:
             resolve=self.resolve,
         )
 
+    def during(self) -> AbstractContextManager[None]:
+        """While somebody is attached to what runs here, the sandbox is not idle."""
+        return self._around.activity.during()
+
+    async def wake(self) -> None:
+        """Have the sandbox go on, if it is paused."""
+        await self._get_box()
+
     def resolve(self, path: str) -> str:
         """An absolute path as the code sees it; `~` is the home."""
         paths = self._around.box_paths
@@ -190,10 +197,7 @@ class Session:
             path = paths.home + path[1:]
         elif not path.startswith("/"):
             path = os.path.join(self.environment.cwd, path)
-        for known, actual in ((INSIDE.workspace, paths.workspace), (INSIDE.home, paths.home)):
-            if path == known or path.startswith(known + "/"):
-                return actual + path[len(known) :]
-        return path
+        return paths.actual(path)
 
     def attach(self, box: Box) -> None:
         """A box has been started: publish the environment in it."""

@@ -66,6 +66,10 @@ class Settings(BaseSettings):
     """An HTTP proxy that the egress proxy goes through, with its credentials."""
     egress_private_hosts: list[str] = []
     """Hosts on private addresses that sandboxes with network may reach."""
+    idle_timeout: float | None = Field(default=None, gt=0)
+    """Seconds without activity after which a sandbox that asks for nothing else is paused."""
+    on_idle: Literal["pause", "destroy"] = "pause"
+    """What then becomes of it."""
     uid_base: int = Field(default=1_200_000, ge=1000)
     """A service run by root gives each sandbox a uid of its own, counting from here."""
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import zmq
 
+from interpreter.activity import Activity
 from interpreter.box import Box
 from interpreter.executions import Executions
 from interpreter.hints import NetworkHints
@@ -25,6 +26,7 @@ class Surroundings:
     settings: Settings
     executions: Executions
     get_box: Callable[[], Awaitable[Box]]
+    activity: Activity
     box_paths: BoxPaths
     kernel_paths: Callable[[Box], KernelPaths]
     languages: Languages

@@ -43,6 +43,13 @@ class BoxPaths:
     guest: str
     kernel_guest: str
 
+    def actual(self, path: str) -> str:
+        """An absolute path as clients write it, in the place where the code sees it."""
+        for known, here in ((INSIDE.workspace, self.workspace), (INSIDE.home, self.home)):
+            if path == known or path.startswith(known + "/"):
+                return here + path[len(known) :]
+        return path
+
 
 INSIDE = BoxPaths(
     workspace="/workspace",

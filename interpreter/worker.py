@@ -7,7 +7,7 @@ import json
 import signal
 import socket
 from collections import deque
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from interpreter.errors import NotReady
@@ -182,8 +182,14 @@ class Line:
 class Worker:
     """Works on the files of one sandbox: small requests in one process, long ones in their own."""
 
-    def __init__(self, get_box: Callable[[], Awaitable[Box]]) -> None:
+    def __init__(
+        self,
+        get_box: Callable[[], Awaitable[Box]],
+        during: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        """`during` is entered while something goes on."""
         self._get_box = get_box
+        self._during = during
         self._starting = asyncio.Lock()
         self._line: Line | None = None
         self._box: Box | None = None
@@ -228,6 +234,10 @@ class Worker:
         """A task that goes on when its caller does not, but not long beyond `close`."""
         return _keep(self._work, work)
 
+    def host_pids(self) -> list[int]:
+        """The guest programs, which have nothing of the sandbox's own in them."""
+        return [guest.process.host_pid for guest in self._guests]
+
     async def settle(self) -> None:
         """Until the guest programs that were closed are over: they build nothing any more."""
         ending = [guest.over for guest in self._guests if guest.over and guest.closed]
@@ -237,11 +247,12 @@ class Worker:
     @asynccontextmanager
     async def running(self, box: Box, program: str, *arguments: str) -> AsyncIterator[Guest]:
         """A guest program, closed at the end."""
-        guest = await self._begin(box, program, arguments)
-        try:
-            yield guest
-        finally:
-            guest.close()
+        with self._during():
+            guest = await self._begin(box, program, arguments)
+            try:
+                yield guest
+            finally:
+                guest.close()
 
     async def close(self) -> None:
         """Let what tidies up finish, then end every guest program and everything that goes on."""

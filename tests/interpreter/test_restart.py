@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -268,3 +269,25 @@ async def test_a_network_policy_is_kept(service: Service) -> None:
         assert [each["number"] for each in log] == [1]
     finally:
         await service.client.delete(address)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+async def test_a_paused_sandbox_stays_paused(service: Service, number: int) -> None:
+    await service.exec("f() { echo kept; }; sleep 1234 &")
+    await service.code("x = 6")
+    assert (await service.post(f"{SANDBOX}/pause"))["status"] == "paused"
+    await service.restart(number)
+    assert (await service.client.get(SANDBOX)).json()["status"] == "paused"
+    listed = Path("/proc").glob("[0-9]*/cmdline")
+    (sleeper,) = [path.parent for path in listed if _line(path) == b"sleep\0001234\0"]
+    assert (sleeper / "stat").read_text().rpartition(")")[2].split()[0] == "T"
+    result = await service.exec("f")
+    assert (result["stdout"], result["notices"]) == ("kept\n", [])
+    assert (await service.code("x * 7"))["text"] == "42"
+    assert (await service.client.get(SANDBOX)).json()["status"] == "running"
+
+
+def _line(path: Path) -> bytes:
+    with suppress(OSError):
+        return path.read_bytes()
+    return b""

@@ -1,0 +1,118 @@
+"""Stopping everything in a box, and letting it go on.
+
+By signals, which every tier has. What the user had stopped himself is not let go on: only what was
+stopped here, which is written down before it is done, so that the next service can undo it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+from collections import deque
+from collections.abc import Collection
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+PASSES, BETWEEN = 500, 0.002
+"""How often what has been forked meanwhile is looked for, and after how many seconds again."""
+OVER = b"TtZXx"
+_log = logging.getLogger(__name__)
+
+
+class Seen(NamedTuple):
+    """A process as /proc tells of it; `started` in ticks since boot tells it from its successor."""
+
+    pid: int
+    parent: int
+    state: bytes
+    started: int
+
+
+class Pause:
+    """Of one sandbox. `path` is where the stopped are written down."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stopped: list[tuple[int, int]] = []
+        self.active = path.exists()
+        with suppress(FileNotFoundError, ValueError, TypeError):
+            self._stopped = [
+                (int(pid), int(started)) for pid, started in json.loads(path.read_text())
+            ]
+
+    async def begin(self, root: int, spare: Collection[int] = ()) -> None:
+        """Stop all below `root`, parents first; not what is below `spare`.
+
+        What is in a system call that cannot be left stops when it is over: after a while it is not
+        waited for any more.
+        """
+        self.active = True
+        self._save()
+        for _ in range(PASSES):
+            running = [each for each in _below(root, spare) if each.state not in OVER]
+            if not running:
+                return
+            told = set(self._stopped)
+            new = [each for each in running if (each.pid, each.started) not in told]
+            self._stopped += [(each.pid, each.started) for each in new]
+            self._save()
+            for each in new:
+                _signal(each.pid, each.started, signal.SIGSTOP)
+            await asyncio.sleep(BETWEEN)
+        _log.warning("a sandbox has been paused, and something in it has not stopped yet")
+
+    def end(self) -> None:
+        """Children first: a shell that wakes up finds nothing of its own stopped."""
+        for pid, started in reversed(self._stopped):
+            _signal(pid, started, signal.SIGCONT)
+        self._stopped = []
+        self._path.unlink(missing_ok=True)
+        self.active = False
+
+    def _save(self) -> None:
+        partial = self._path.with_suffix(".partial")
+        partial.write_text(json.dumps(self._stopped))
+        partial.replace(self._path)
+
+
+def _below(root: int, spare: Collection[int]) -> list[Seen]:
+    """All descendants, parents before their children."""
+    children: dict[int, list[Seen]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdecimal() and (seen := _look(int(name))):
+            children.setdefault(seen.parent, []).append(seen)
+    found: list[Seen] = []
+    waiting = deque([root])
+    while waiting:
+        below = [each for each in children.get(waiting.popleft(), ()) if each.pid not in spare]
+        found += below
+        waiting.extend(each.pid for each in below)
+    return found
+
+
+def _look(pid: int) -> Seen | None:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return None
+    fields = stat.rpartition(b")")[2].split()
+    return Seen(pid, int(fields[1]), fields[0], int(fields[19]))
+
+
+def _signal(pid: int, started: int, number: int) -> None:
+    """Only to the very process that was seen: its number may belong to another one by now."""
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        seen = _look(pid)
+        if seen and seen.started == started:
+            with suppress(ProcessLookupError, PermissionError):
+                signal.pidfd_send_signal(fd, number)
+    finally:
+        os.close(fd)
