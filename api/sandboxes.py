@@ -23,6 +23,7 @@ from interpreter.errors import (
     SandboxNotFound,
 )
 from interpreter.fields import VariableChanges
+from interpreter.limit_models import Usage
 from interpreter.models import CreateSandbox, SandboxEnv, SandboxInfo
 
 router = noun("sandboxes", "/v1/sandboxes")
@@ -97,6 +98,17 @@ async def list_sandboxes(interpreter: TheInterpreter) -> Response:
 async def get_sandbox(sandbox: TheSandbox) -> Response:
     """What it is, and which sessions it has."""
     return answer(sandbox.info())
+
+
+@router.get(
+    "/{sandbox}/usage",
+    response_model=Usage,
+    responses=errors(SandboxNotFound),
+    summary="Get the usage of a sandbox",
+)
+async def get_usage(sandbox: TheSandbox) -> Response:
+    """Memory, processor time, processes, files: what it uses now, and its limits."""
+    return answer(await sandbox.usage())
 
 
 @router.post(

@@ -95,7 +95,7 @@ class Box:
         self.control: Control
 
     @classmethod
-    async def start(cls, plan: BoxPlan) -> Box:
+    async def start(cls, plan: BoxPlan, joins: Sequence[str] = ()) -> Box:
         """Raises NotReady, with what bwrap said, when the box does not come up."""
         prepare(plan)
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
@@ -104,7 +104,7 @@ class Box:
             listener.bind(str(path))
             listener.listen(4)
             with (plan.run / "log").open("ab") as log:
-                process, info = launch(plan, listener, log)
+                process, info = launch(plan, listener, log, joins)
             box = cls(plan, process)
             try:
                 async with asyncio.timeout(START_TIMEOUT):

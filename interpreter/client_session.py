@@ -12,6 +12,7 @@ from interpreter.client_problems import build, check, parse, parse_list, segment
 from interpreter.client_process import ProcessCalls
 from interpreter.client_transport import Call, Transport
 from interpreter.fields import VariableChanges
+from interpreter.limit_models import Usage
 from interpreter.models import (
     CreateSession,
     EnvironmentInfo,
@@ -131,6 +132,10 @@ class AsyncSandbox(SessionCalls):
     async def list_ports(self) -> list[Port]:
         """The ports that something in the sandbox listens on, with the paths browsers take."""
         return parse_list(Port, await self._transport.get(f"{self._sandbox_path}/ports"))
+
+    async def usage(self) -> Usage:
+        """What the sandbox uses now, and its limits."""
+        return parse(Usage, await self._transport.get(f"{self._sandbox_path}/usage"))
 
     async def pause(self) -> SandboxInfo:
         """Everything in the sandbox stops where it is; the next call lets it go on."""

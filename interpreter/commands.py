@@ -12,7 +12,7 @@ from interpreter.box import Box, BoxProcess
 from interpreter.environment import Environment, difference, shareable
 from interpreter.errors import InvalidRequest, SessionDeleted
 from interpreter.execution import Execution, boot_time
-from interpreter.hints import NetworkHints
+from interpreter.hints import Hints
 from interpreter.kept_output import KeptOutput
 from interpreter.lane import Lane
 from interpreter.models import EnvironmentChanges, Exec, ExecResult, Notice
@@ -43,7 +43,7 @@ class Commands:
         get_box: Callable[[], Awaitable[Box]],
         settings: Settings,
         take_notices: Callable[[], list[Notice]],
-        network: NetworkHints,
+        hints: Hints,
         records: Path,
     ) -> None:
         """`records` is a directory of the service's own, for what the next one has to know."""
@@ -55,7 +55,7 @@ class Commands:
         self._shell: Shell | None = None
         self._box: Box | None = None
         self._take_notices = take_notices
-        self._network = network
+        self._hints = hints
         self._records = records
         self._unshared: dict[str, str] = {}
         """What the shell exports and the environment has no room for."""
@@ -128,7 +128,7 @@ class Commands:
         notices += self._take_notices()
         execution, request = run.execution, run.request
         execution.start({})
-        mark = self._network.mark()
+        mark = self._hints.mark()
         if request.keep_output:
             run.kept = await KeptOutput.open(shell.box, execution.id, again=resumed)
         ended = await self._execute(shell, run, notices, resumed=resumed)
@@ -146,7 +146,9 @@ class Commands:
         if execution.stopped_by is not None:
             execution.fail(execution.stopped_by)
             return
-        notices += self._network.notices(mark, lambda: run.recording.text("stderr"))
+        notices += self._hints.notices(
+            mark, lambda: run.recording.text("stderr"), failed=ended.exit_code != 0
+        )
         if ended.killed_harder:
             message = "the interrupt did not end everything: what was left was killed"
             notices.append(Notice(code="killed_harder", message=message))

@@ -27,7 +27,7 @@ from interpreter.errors import ContextDeleted, NotReady
 from interpreter.events import now
 from interpreter.execution import Execution
 from interpreter.fields import DEFAULT_OUTPUT_BYTES
-from interpreter.hints import NetworkHints
+from interpreter.hints import Hints
 from interpreter.kept_output import KeptOutput
 from interpreter.lane import Lane
 from interpreter.languages import adapter_for
@@ -59,7 +59,7 @@ class Context:
         zmq_context: zmq.Context[Any],
         private: Overlay,
         take_notices: Callable[[], list[Notice]],
-        network: NetworkHints,
+        hints: Hints,
         find: Callable[[str], Execution | None],
         on_start: Callable[[], None],
         created_at: str | None = None,
@@ -78,7 +78,7 @@ class Context:
         self._zmq = zmq_context
         self._private = private
         self._session_notices = take_notices
-        self._network = network
+        self._hints = hints
         self._kernel: Kernel | None = None
         self._place: BoxPlace | None = None
         self._sharing: Sharing = Alone()
@@ -260,7 +260,7 @@ class Context:
         *,
         resumed: bool = False,
     ) -> None:
-        execution, mark = cell.execution, self._network.mark()
+        execution, mark = cell.execution, self._hints.mark()
         early, harder = await self._watch(cell, kernel, running, resumed=resumed)
         ran = await running
         if cell.kept:
@@ -276,7 +276,8 @@ class Context:
             notices.append(KILLED_HARDER)
         if not ran.outcome.whole:
             notices.append(OUTPUT_UNFINISHED)
-        notices += self._network.notices(mark, cell.recording.text)
+        failed = ran.outcome.status != "ok"
+        notices += self._hints.notices(mark, cell.recording.text, failed=failed)
         fields = {
             **self._ending(ran, early),
             **cell.untold(ran),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from contextlib import suppress
@@ -16,6 +17,21 @@ def children(host_pid: int) -> list[int]:
     for task in Path(f"/proc/{host_pid}/task").glob("*/children"):
         with suppress(OSError):
             found += map(int, task.read_text().split())
+    return found
+
+
+def descendants(root: int) -> list[int]:
+    """Host pids of all below a process, parents before their children."""
+    below: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdecimal():
+            with suppress(OSError):
+                stat = Path(f"/proc/{name}/stat").read_bytes()
+                below.setdefault(int(stat.rpartition(b")")[2].split()[1]), []).append(int(name))
+    found, waiting = list[int](), [root]
+    for pid in waiting:
+        found += below.get(pid, [])
+        waiting += below.get(pid, [])
     return found
 
 
@@ -50,3 +66,19 @@ def inside_pid(host_pid: int) -> int:
             if line.startswith("NSpid:"):
                 return int(line.split()[-1])
     return host_pid
+
+
+async def gone(pidfd: int) -> None:
+    """Until the process has ended. Without a thread: there may be one for each box."""
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(pidfd, _complete, ended)
+    try:
+        await ended
+    finally:
+        loop.remove_reader(pidfd)
+
+
+def _complete(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from interpreter.models import Notice
 from interpreter.network_log import NetworkLog
+from interpreter.strikes import Strikes
 
 LOOKED_AT = 64 * 1024
 NAMED = 5
@@ -16,21 +17,23 @@ _NO_NETWORK = re.compile(
 )
 
 
-class NetworkHints:
+class Hints:
     """Of one sandbox; `log` is that of its way out, None where it has no network at all."""
 
-    def __init__(self, log: NetworkLog | None) -> None:
+    def __init__(self, log: NetworkLog | None, strikes: Strikes) -> None:
         self._log = log
+        self._strikes = strikes
 
     def mark(self) -> int:
         """What to remember when something starts, for `notices` at its end."""
         return self._log.last if self._log else 0
 
-    def notices(self, mark: int, said: Callable[[], str]) -> list[Notice]:
+    def notices(self, mark: int, said: Callable[[], str], *, failed: bool) -> list[Notice]:
         """What to tell of a run: `said` is what it wrote of its troubles."""
+        struck = self._strikes.notices() if failed else []
         if self._log is None:
-            return _no_network(said())
-        return _denied(self._log, mark)
+            return struck + _no_network(said())
+        return struck + _denied(self._log, mark)
 
 
 def _no_network(text: str) -> list[Notice]:

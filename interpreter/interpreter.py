@@ -18,16 +18,17 @@ from interpreter import isolation, python_environment
 from interpreter.errors import (
     AtCapacity,
     DiskFull,
-    LimitUnsupported,
     NotReady,
     SandboxExists,
     SandboxNotFound,
 )
 from interpreter.events import now
+from interpreter.limits import Enforcement
 from interpreter.models import CreateSandbox, Health, Isolation, Language
 from interpreter.premises import with_network
 from interpreter.registry import Registry
 from interpreter.removal import remove_tree
+from interpreter.resources import Resources
 from interpreter.sandboxes import Sandbox
 from interpreter.settings import Settings
 from kernels.specs import Languages, find_deno
@@ -46,6 +47,8 @@ class Interpreter:
         self._removals: dict[str, asyncio.Task[None]] = {}
         self._zmq: zmq.Context[Any] = zmq.Context()
         self._registry: Registry
+        self._enforcement: Enforcement
+        self._resources: Resources
         self._lock = -1
 
     async def __aenter__(self) -> Self:
@@ -56,12 +59,26 @@ class Interpreter:
         _own_directory(settings.runtime)
         _raise_descriptor_limit()
         await python_environment.ensure(settings, lambda line: None)
-        self._isolation = await isolation.probe(settings)
+        found = await isolation.probe(settings)
+        self._enforcement = await Enforcement.probe(settings, found)
+        self._isolation = self._enforcement.describe(found)
         self._zmq.set(zmq.MAX_SOCKETS, 16_384)
         self._registry = Registry(settings.home / "registry.sqlite")
+        self._resources = Resources(
+            settings,
+            self._registry,
+            self._isolation,
+            self._enforcement,
+            self.languages_here,
+            self._zmq,
+            self.delete_sandbox,
+        )
         for number, id, document in self._registry.sandboxes():
             sandbox = self._sandboxes[id] = self._restore(number, id, document)
             await sandbox.take_up()
+        await self._enforcement.sweep(
+            sandbox.number for sandbox in self._sandboxes.values() if sandbox.has_box
+        )
         return self
 
     async def __aexit__(
@@ -78,6 +95,7 @@ class Interpreter:
             await asyncio.gather(*(sandbox.close() for sandbox in self._sandboxes.values()))
         if not keep or not self._sandboxes:
             await asyncio.to_thread(remove_tree, self.settings.runtime)
+        self._enforcement.close()
         self._registry.close()
         self._zmq.destroy(linger=0)
         os.close(self._lock)
@@ -142,10 +160,11 @@ class Interpreter:
         ]
 
     async def _create(self, id: str, request: CreateSandbox) -> Sandbox:
-        _check_supported(request)
+        limits = self._enforcement.grant(request.limits)
         confined = self._isolation.tier == "bwrap"
         request = with_network(request, self.settings, confined=confined)
         request = with_idle_policy(request, self.settings)
+        request = request.model_copy(update={"limits": limits})
         if len(self._sandboxes) >= self.settings.max_sandboxes:
             raise AtCapacity(f"{len(self._sandboxes)} sandboxes are there: delete some first")
         created_at = now()
@@ -178,12 +197,7 @@ class Interpreter:
             number,
             request.model_copy(update={"env": document["env"]}),
             created_at=document["created_at"],
-            settings=self.settings,
-            registry=self._registry,
-            isolation=self._isolation,
-            languages=self.languages_here,
-            zmq_context=self._zmq,
-            end=self.delete_sandbox,
+            resources=self._resources,
         )
 
 
@@ -192,14 +206,6 @@ def with_idle_policy(request: CreateSandbox, settings: Settings) -> CreateSandbo
     timeout = request.idle_timeout or settings.idle_timeout
     policy = (request.on_idle or settings.on_idle) if timeout else request.on_idle
     return request.model_copy(update={"idle_timeout": timeout, "on_idle": policy})
-
-
-def _check_supported(request: CreateSandbox) -> None:
-    wanted = [name for name, value in request.limits.model_dump().items() if value is not None]
-    if wanted:
-        raise LimitUnsupported(
-            f"{', '.join(wanted)} cannot be enforced by this version: leave it out"
-        )
 
 
 def _lock(path: Path) -> int:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
+import json
 import os
 import socket
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
 from interpreter import walls
+from interpreter.family import gone
 from interpreter.walls import BoxPlan
 
 
@@ -27,8 +29,12 @@ def prepare(plan: BoxPlan) -> None:
     (plan.run / "kernels").chmod(0o700)
 
 
+JOIN = 'while [ "$1" != -- ]; do echo 0 >"$1" || exit 1; shift; done; shift; exec "$@"'
+"""A process joins its control groups before it starts anything that would be left outside."""
+
+
 def launch(
-    plan: BoxPlan, listener: socket.socket, log: IO[bytes]
+    plan: BoxPlan, listener: socket.socket, log: IO[bytes], joins: Sequence[str] = ()
 ) -> tuple[subprocess.Popen[bytes], int | None]:
     """A session and process group of its own: nothing may end because the service does."""
     fd = listener.fileno()
@@ -40,11 +46,13 @@ def launch(
         f"{plan.paths.guest}/init.py",
         str(fd),
         plan.paths.run,
+        json.dumps(plan.rlimits),
     ]
+    join = ["/bin/sh", "-c", JOIN, "join", *joins, "--"] if joins else []
     read, write = os.pipe()
     try:
         process = subprocess.Popen(
-            walls.command(plan, init, fds=["--info-fd", str(write)]),
+            [*join, *walls.command(plan, init, fds=["--info-fd", str(write)])],
             env={},
             cwd="/",
             stdin=subprocess.DEVNULL,
@@ -59,24 +67,14 @@ def launch(
 
 
 async def end_of(process: subprocess.Popen[bytes]) -> None:
-    """Without a thread: one for each box would use up the pool that files and git work in."""
     if process.returncode is not None:
         return
-    loop = asyncio.get_running_loop()
     pidfd = os.pidfd_open(process.pid)
-    ended: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(pidfd, _complete, ended)
     try:
-        await ended
+        await gone(pidfd)
         process.wait()
     finally:
-        loop.remove_reader(pidfd)
         os.close(pidfd)
-
-
-def _complete(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
 
 
 def tail(log: Path) -> str:

@@ -13,7 +13,6 @@ from interpreter.fields import (
     DEFAULT_OUTPUT_BYTES,
     Id,
     Network,
-    Number,
     OutputLimit,
     Path,
     Text,
@@ -22,6 +21,8 @@ from interpreter.fields import (
     Variables,
     clean_text,
 )
+from interpreter.limit_models import LimitMechanisms
+from interpreter.limit_models import Limits as Limits
 from interpreter.rendering import code_bundle, exec_bundle
 
 
@@ -40,13 +41,6 @@ class Reply(BaseModel):
 # Sandboxes and sessions
 
 
-class Limits(Model):
-    memory_bytes: int | None = Field(default=None, ge=1, strict=True)
-    cpus: Number | None = Field(default=None, gt=0)
-    pids: int | None = Field(default=None, ge=1, strict=True)
-    disk_bytes: int | None = Field(default=None, ge=1, strict=True)
-
-
 class CreateSandbox(Model):
     id: Id | None = None
     env: Variables = {}
@@ -61,6 +55,7 @@ class Isolation(Reply):
     tier: Literal["bwrap", "none"]
     reason: str
     """Why this tier: what the probe saw, and what would make it stronger."""
+    limits: LimitMechanisms = LimitMechanisms()
 
 
 class SandboxInfo(Reply):

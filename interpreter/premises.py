@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -20,7 +21,10 @@ from interpreter.egress_environment import (
 )
 from interpreter.errors import InvalidRequest, NetworkUnsupported, NotReady
 from interpreter.fields import Network
+from interpreter.hints import Hints
 from interpreter.isolation import base_mounts, box_uid
+from interpreter.limit_models import Limits, Usage
+from interpreter.limits import Enforcement
 from interpreter.models import CreateSandbox
 from interpreter.network_log import NetworkLog
 from interpreter.network_policy import (
@@ -32,7 +36,9 @@ from interpreter.network_policy import (
 )
 from interpreter.python_environment import PythonEnvironment
 from interpreter.settings import Settings
+from interpreter.strikes import Strikes
 from interpreter.thin_environment import write_thin_environment
+from interpreter.usage import measure
 from interpreter.walls import BoxPlan, Mount, write_etc
 from kernels.specs import KernelPaths, find_deno
 
@@ -50,13 +56,22 @@ class Premises:
         network: Network,
         confined: bool,
         settings: Settings,
+        enforcement: Enforcement,
+        limits: Limits,
     ) -> None:
         self.directory = directory
+        self._enforcement = enforcement
+        self._limits = limits
+        self.group = enforcement.group(number)
+        self.strikes = Strikes(limits)
+        self.network_log = NetworkLog()
+        self.hints = Hints(None if network == "none" else self.network_log, self.strikes)
         self.number = number
         self._network = network
-        self.network_log = NetworkLog()
         self._confined = confined
         self._settings = settings
+        self._uid = box_uid(settings, number) if confined else None
+        self._disk = enforcement.disk(directory, limits, self._uid)
         self.plan = self._make_plan(number)
 
     @property
@@ -68,15 +83,45 @@ class Premises:
         """Start a box; `stack` gets what must end with it."""
         plan = self.plan
         self._check_kept()
+        self._enforcement.check(self._limits)
+        if self._disk:
+            await self._disk.mount()
         plan.run.mkdir(parents=True, exist_ok=True)
         (plan.files / "home").mkdir(parents=True, exist_ok=True)
         write_etc(plan.files / "etc", bash.logout(plan.paths.run))
         if self._proxied:
             write_ssh_config(plan.files / "etc", f"{plan.paths.guest}/connect.py", PROXY_PORT)
         self._write_home()
-        box = await Box.start(plan)
+        if self.group.exists:
+            await self.group.remove()
+        self.group.create(self._limits)
+        try:
+            box = await Box.start(plan, self.group.joins)
+        except BaseException:
+            await self.group.remove()
+            raise
+        self.strikes.watch(self.group)
         await self.connect(box, stack)
         return box
+
+    async def usage(self, box: Box | None) -> Usage:
+        """What it uses now; it is not woken for that."""
+        root = box.host_pid if box else None
+        files = [self.plan.files / "workspace", self.plan.files / "home"]
+        return await asyncio.to_thread(
+            measure, root, self.group.reading(), self._limits, self._disk, files
+        )
+
+    async def vacate(self) -> None:
+        """After its box has ended: nothing is left of the group."""
+        if self.group.exists:
+            await self.group.remove()
+
+    async def demolish(self) -> None:
+        """Before the sandbox's files are removed."""
+        await self.vacate()
+        if self._disk:
+            await self._disk.unmount()
 
     async def connect(self, box: Box, stack: AsyncExitStack) -> None:
         """Give the box its network: a proxy of ours that listens inside."""
@@ -151,9 +196,10 @@ class Premises:
         if self._network != "none":
             mounts += [Mount(f, f) for f in passthrough_files(operator_passthrough(os.environ))]
         return BoxPlan(
-            files=self.directory,
+            files=self._disk.directory if self._disk else self.directory,
             run=settings.runtime / str(number),
-            uid=box_uid(settings, number) if confined else None,
+            uid=self._uid,
+            rlimits=self._enforcement.rlimits(self._limits) if confined else {},
             mounts=mounts,
             confined=confined,
             tmp_bytes=settings.tmp_bytes,

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 __all__ = ["Process", "Processes"]
 
 KEPT_ENDED = 200
-MOST_RUNNING = 1000
 NAME = "process:"
 """In front of the id: what init calls a process, for the next service to find."""
 SHOWN_CHARACTERS = 64 * 1024
@@ -59,12 +58,14 @@ class Processes:
         *,
         kept_bytes: int = KEPT_BYTES,
         kept_ended: int = KEPT_ENDED,
+        most_running: int = 1000,
     ) -> None:
         """`kept_bytes` of output of each process, and so many that have ended."""
         self._get_box = get_box
         self._directory = directory
         self._kept_bytes = kept_bytes
         self._kept_ended = kept_ended
+        self._most_running = most_running
         self._processes: dict[str, Process] = {}
         self._starting: set[asyncio.Task[Process]] = set()
 
@@ -147,9 +148,9 @@ class Processes:
 
     def _check_room(self) -> None:
         running = sum(process.running for process in self._processes.values())
-        if running + len(self._starting) >= MOST_RUNNING:
+        if running + len(self._starting) >= self._most_running:
             raise AtCapacity(
-                f"this sandbox runs {running} processes, and {MOST_RUNNING} are the most: end some"
+                f"{running} processes run here, and {self._most_running} are the most: end some"
             )
 
     def _reserve(self, id: str) -> Path:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import posixpath
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
 from typing import Any
-
-import zmq
 
 from interpreter.activity import Activity
 from interpreter.box import Box, BoxProcess
 from interpreter.environment import Environment
 from interpreter.errors import (
+    AtCapacity,
     InvalidCwd,
     InvalidRequest,
     NotReady,
@@ -26,19 +25,17 @@ from interpreter.errors import (
 from interpreter.events import now
 from interpreter.executions import Executions
 from interpreter.file_errors import os_refusal
-from interpreter.hints import NetworkHints
-from interpreter.models import CreateSandbox, CreateSession, Isolation, SandboxInfo
+from interpreter.limit_models import Usage
+from interpreter.models import CreateSandbox, CreateSession, SandboxInfo
 from interpreter.pausing import Pause
 from interpreter.ports import ListeningPort, connect, listening, unheard
 from interpreter.premises import PROXY_PORT, Premises
 from interpreter.processes import Processes
-from interpreter.registry import Registry
 from interpreter.removal import remove_tree
+from interpreter.resources import Resources
 from interpreter.sessions import Session
-from interpreter.settings import Settings
 from interpreter.surroundings import Surroundings
 from interpreter.worker import Worker
-from kernels.specs import Languages
 
 
 class Sandbox:
@@ -51,29 +48,26 @@ class Sandbox:
         request: CreateSandbox,
         *,
         created_at: str,
-        settings: Settings,
-        registry: Registry,
-        isolation: Isolation,
-        languages: Languages,
-        zmq_context: zmq.Context[Any],
-        end: Callable[[str], Awaitable[None]],
+        resources: Resources,
     ) -> None:
-        """`end` deletes it: for one that nobody uses any more."""
+        settings, registry = resources.settings, resources.registry
         self.id = id
-        self._end = end
+        self.number = number
+        self._resources = resources
         self.created_at = created_at
         self.request = request
         self.env = dict(request.env)
-        self.isolation = isolation
+        self.isolation = resources.isolation
         self.directory = settings.home / "sandboxes" / id
-        self._settings = settings
         self._registry = registry
         self._premises = Premises(
             self.directory,
             number,
             network=request.network,
-            confined=isolation.tier == "bwrap",
+            confined=self.isolation.tier == "bwrap",
             settings=settings,
+            enforcement=resources.enforcement,
+            limits=request.limits,
         )
         self._plan = self._premises.plan
         self._pause = Pause(self.directory / "paused.json")
@@ -96,19 +90,20 @@ class Sandbox:
             self.directory / "processes",
             kept_bytes=settings.journal_bytes,
             kept_ended=settings.kept_processes,
+            most_running=settings.max_processes,
         )
         self._worker = Worker(self.box, self.activity.during)
         self._around = Surroundings(
             sandbox=id,
-            network=NetworkHints(None if request.network == "none" else self.network_log),
+            hints=self._premises.hints,
             settings=settings,
             executions=self.executions,
             get_box=self.box,
             activity=self.activity,
             box_paths=self._plan.paths,
             kernel_paths=self._premises.kernel_paths,
-            languages=languages,
-            zmq_context=zmq_context,
+            languages=resources.languages,
+            zmq_context=resources.zmq_context,
             worker=self._worker,
             records=self.directory / "shells",
             save=lambda session, document: registry.save_session(id, session, document),
@@ -144,13 +139,15 @@ class Sandbox:
                 self.env[name] = value
         for session in self._sessions.values():
             session.environment.inherit(changes)
-        self._save()
+        self._registry.save_sandbox(self.id, self.document())
         return dict(self.env)
 
     async def create_session(self, request: CreateSession) -> Session:
         """Raises SessionExists, InvalidCwd."""
         id = request.id or self._free_id()
         self._check_free(id)
+        if len(self._sessions) >= self._resources.settings.max_sessions:
+            raise AtCapacity(f"{len(self._sessions)} sessions are there: delete some first")
         cwd = await self._session_directory(request.cwd)
         self._check_free(id)
         return await self._add_session(id, cwd=cwd, own=request.env, created_at=now())
@@ -224,7 +221,7 @@ class Sandbox:
 
     async def _on_idle(self) -> None:
         if self.request.on_idle == "destroy":
-            await self._end(self.id)
+            await self._resources.delete(self.id)
         elif not self._pause.active:
             await self.pause()
 
@@ -243,6 +240,7 @@ class Sandbox:
                 execution.fail(NotReady("the service and the box ended while this ran"))
             return
         self._box, live = found
+        self._premises.strikes.watch(self._premises.group)
         with suppress(OSError):
             await self._premises.connect(self._box, self._stack)
         await self.processes.restore(self._box, live)
@@ -281,6 +279,9 @@ class Sandbox:
         for session in self._sessions.values():
             session.tell("sandbox_restarted", message)
 
+    async def usage(self) -> Usage:
+        return await self._premises.usage(self._box if self.has_box else None)
+
     async def ports(self) -> list[ListeningPort]:
         """What listens in the box, by its kernel's own tables: no process there is asked."""
         found = listening((await self.box()).host_pid, hidden=(PROXY_PORT,))
@@ -316,6 +317,7 @@ class Sandbox:
         if self._box is not None:
             await self._box.destroy()
         await self.close()
+        await self._premises.demolish()
         await asyncio.to_thread(remove_tree, self.directory)
         await asyncio.to_thread(remove_tree, self._plan.run)
 
@@ -336,6 +338,7 @@ class Sandbox:
         await self._stack.aclose()
         self._stack = AsyncExitStack()
         await box.destroy()
+        await self._premises.vacate()
         self._box = None
 
     async def _add_session(
@@ -395,6 +398,3 @@ class Sandbox:
             "env": self.env,
             "created_at": self.created_at,
         }
-
-    def _save(self) -> None:
-        self._registry.save_sandbox(self.id, self.document())

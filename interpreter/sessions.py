@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from interpreter import git
 from interpreter.box import Box, BoxProcess
@@ -15,6 +15,7 @@ from interpreter.commands import Commands, stdin_bytes
 from interpreter.contexts import Context
 from interpreter.environment import Environment, Page
 from interpreter.errors import (
+    AtCapacity,
     ContextExists,
     ContextNotFound,
     InvalidCwd,
@@ -48,6 +49,8 @@ from kernels.specs import KernelLanguage
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T", Exec, RunCode)
+
 
 class Session:
     """Everything here acts in one environment."""
@@ -69,7 +72,7 @@ class Session:
             get_box=self._get_box,
             settings=surroundings.settings,
             take_notices=self._take_notices,
-            network=surroundings.network,
+            hints=surroundings.hints,
             records=surroundings.records / id,
         )
         self.files = Files(self._get_box, self.resolve, surroundings.worker)
@@ -111,6 +114,7 @@ class Session:
         if self._around.executions.find(request.id or ""):
             return begin("exec", self.id, request)  # what it did may be in the way of a repetition
         stdin_bytes(request)
+        request = self._within_time(request)
         self._check_fits(request.env or {})
         cwd = await self._call_directory(request.cwd)
         execution = begin("exec", self.id, request, cwd=cwd, kept=kept)
@@ -125,6 +129,7 @@ class Session:
         if self._around.executions.find(request.id or ""):
             return begin("code", self.id, request)
         self._check_fits(request.env or {})
+        request = self._within_time(request)
         context = self._context_for(request)
         call = Overlay(request.env or {}, await self._call_directory(request.cwd))
         execution = begin("code", self.id, request, context.id, cwd=call.cwd, kept=kept)
@@ -132,10 +137,19 @@ class Session:
             self._submit(execution, lambda: context.submit(execution, request, call))
         return execution
 
+    def _within_time(self, request: T) -> T:
+        """No longer than the operator allows."""
+        most = self._around.settings.max_seconds
+        if most is None or (request.timeout is not None and request.timeout <= most):
+            return request
+        return request.model_copy(update={"timeout": most})
+
     async def create_context(self, request: CreateContext) -> Context:
         """Raises ContextExists, LanguageUnknown, LanguageUnavailable, InvalidCwd, NotReady."""
         self._touch()
         language = self._around.languages.find(request.language)
+        if len(self._contexts) >= self._around.settings.max_contexts:
+            raise AtCapacity(f"{len(self._contexts)} contexts are there: delete some first")
         self._check_fits(request.env or {})
         id = request.id or self._free_id(language.name)
         if id in self._contexts:
@@ -303,7 +317,7 @@ class Session:
             zmq_context=self._around.zmq_context,
             private=private,
             take_notices=self._take_notices,
-            network=self._around.network,
+            hints=self._around.hints,
             find=self._around.executions.find,
             on_start=self.save,
             created_at=created_at,

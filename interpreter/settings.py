@@ -18,6 +18,7 @@ from pydantic_settings import (
 )
 
 from interpreter.fields import DEFAULT_OUTPUT_BYTES
+from interpreter.limit_models import LEAST_DISK, LEAST_MEMORY
 
 
 class Settings(BaseSettings):
@@ -59,6 +60,25 @@ class Settings(BaseSettings):
     """What becomes of running sandboxes when the service is asked to stop: `keep` leaves them
     running, for the next service on the same data directory."""
     max_sandboxes: int = Field(default=1000, ge=1)
+    default_memory_bytes: int | None = Field(default=None, ge=LEAST_MEMORY)
+    """Limits of sandboxes that ask for none, and the most that one may ask for."""
+    max_memory_bytes: int | None = Field(default=None, ge=LEAST_MEMORY)
+    default_cpus: float | None = Field(default=None, ge=0.01)
+    max_cpus: float | None = Field(default=None, ge=0.01)
+    default_pids: int | None = Field(default=None, ge=1)
+    max_pids: int | None = Field(default=None, ge=1)
+    default_disk_bytes: int | None = Field(default=None, ge=LEAST_DISK)
+    max_disk_bytes: int | None = Field(default=None, ge=LEAST_DISK)
+    open_files: int = Field(default=65_536, ge=256)
+    """Descriptors that one process in a box may have open."""
+    max_sessions: int = Field(default=200, ge=1)
+    """Sessions of one sandbox."""
+    max_contexts: int = Field(default=50, ge=1)
+    """Contexts of one session."""
+    max_processes: int = Field(default=1000, ge=1)
+    """Processes of one sandbox that run at a time."""
+    max_seconds: float | None = Field(default=None, gt=0)
+    """The longest that a command or cell may run, whatever time-out it asks for."""
     tmp_bytes: int = Field(default=1 << 30, ge=1 << 20)
     """Size of `/tmp` in a box; it is memory."""
     shm_bytes: int = Field(default=1 << 29, ge=1 << 20)

@@ -12,7 +12,7 @@ import zmq
 from interpreter.activity import Activity
 from interpreter.box import Box
 from interpreter.executions import Executions
-from interpreter.hints import NetworkHints
+from interpreter.hints import Hints
 from interpreter.settings import Settings
 from interpreter.walls import BoxPaths
 from interpreter.worker import Worker
@@ -22,7 +22,7 @@ from kernels.specs import KernelPaths, Languages
 @dataclass(frozen=True)
 class Surroundings:
     sandbox: str
-    network: NetworkHints
+    hints: Hints
     settings: Settings
     executions: Executions
     get_box: Callable[[], Awaitable[Box]]

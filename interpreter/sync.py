@@ -245,6 +245,7 @@ class Sandbox(BlockingSessionCalls[AsyncSandbox]):
     set_env_vars = blocking(AsyncSandbox.set_env_vars)
     network_log = blocking(AsyncSandbox.network_log)
     list_ports = blocking(AsyncSandbox.list_ports)
+    usage = blocking(AsyncSandbox.usage)
     pause = blocking(AsyncSandbox.pause)
     resume = blocking(AsyncSandbox.resume)
     destroy = blocking(AsyncSandbox.destroy)

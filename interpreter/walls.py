@@ -72,6 +72,8 @@ class BoxPlan:
     """The box's uid on the host, for a service run by root."""
     mounts: list[Mount] = field(default_factory=list)
     confined: bool = True
+    rlimits: dict[str, int] = field(default_factory=dict)
+    """What init sets, on itself and what it starts: `open_files`, `processes`."""
     tmp_bytes: int = 1 << 30
     shm_bytes: int = 1 << 29
 

@@ -7,6 +7,7 @@ import json
 import signal
 import socket
 from collections import deque
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,11 +15,12 @@ from interpreter.errors import NotReady
 from interpreter.file_errors import os_refusal, refusal, said_refusal
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine
+    from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Coroutine
 
     from interpreter.box import Box, BoxProcess
 
 T = TypeVar("T")
+During = Callable[[], AbstractContextManager[None]]
 Message = dict[str, Any]
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -185,7 +187,7 @@ class Worker:
     def __init__(
         self,
         get_box: Callable[[], Awaitable[Box]],
-        during: Callable[[], AbstractContextManager[None]] = nullcontext,
+        during: During = nullcontext,
     ) -> None:
         """`during` is entered while something goes on."""
         self._get_box = get_box
@@ -222,7 +224,8 @@ class Worker:
         """One operation on a whole tree, in a process that ends with its caller."""
         box = await self._get_box()
         request = {"op": op, "journal": _journal(box), **arguments}
-        async with self.running(box, "tree.py", json.dumps(request)) as guest:
+        during = nullcontext if op == "sweep" else self._during
+        async with self.running(box, "tree.py", json.dumps(request), during=during) as guest:
             result(await guest.receive(), path)
 
     def post(self, op: str, **arguments: Any) -> None:
@@ -245,9 +248,11 @@ class Worker:
             await asyncio.wait(ending)
 
     @asynccontextmanager
-    async def running(self, box: Box, program: str, *arguments: str) -> AsyncIterator[Guest]:
+    async def running(
+        self, box: Box, program: str, *arguments: str, during: During | None = None
+    ) -> AsyncIterator[Guest]:
         """A guest program, closed at the end."""
-        with self._during():
+        with (during or self._during)():
             guest = await self._begin(box, program, arguments)
             try:
                 yield guest

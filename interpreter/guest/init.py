@@ -1,6 +1,6 @@
 """Pid 1 of a box: spawns, opens and signals inside it on the service's word.
 
-    python -I -S -B init.py LISTENING_FD RUN_DIRECTORY
+    python -I -S -B init.py LISTENING_FD RUN_DIRECTORY RLIMITS_JSON
 
 One SEQPACKET connection at a time carries JSON requests `{"id", "op", ...}` and answers
 `{"id", "result"}` or `{"id", "errno", "message"}`, with descriptors attached. Exits of what init
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import json
 import os
 import resource
 import select
@@ -32,6 +33,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from channel import Channel, close_all  # type: ignore[import-not-found]
 from family import descendants, end_all, signal_all  # type: ignore[import-not-found]
 from paths import can_enter, drop, remove_directory  # type: ignore[import-not-found]
+from rlimits import limit  # type: ignore[import-not-found]
 
 VERSION = 1
 ORPHAN_TIMEOUT = 24 * 3600
@@ -378,7 +380,7 @@ def main() -> None:
     listener.set_inheritable(False)
     run = sys.argv[2]
     os.makedirs(f"{run}/shell", 0o700, exist_ok=True)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    limit(**json.loads(sys.argv[3]))
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     init = Init(listener, run)

@@ -1,0 +1,27 @@
+"""What all sandboxes of one service share."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import zmq
+
+from interpreter.limits import Enforcement
+from interpreter.models import Isolation
+from interpreter.registry import Registry
+from interpreter.settings import Settings
+from kernels.specs import Languages
+
+
+@dataclass(frozen=True)
+class Resources:
+    settings: Settings
+    registry: Registry
+    isolation: Isolation
+    enforcement: Enforcement
+    languages: Languages
+    zmq_context: zmq.Context[Any]
+    delete: Callable[[str], Awaitable[None]]
+    """Deletes a sandbox: for one that nobody uses any more."""
