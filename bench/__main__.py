@@ -15,6 +15,7 @@ from bench.cases import Case, cases
 from bench.floors import BareBash, PlainKernel, PlainServer
 from bench.report import compare, report, show
 from bench.service import service
+from bench.way_out import way_out
 
 if TYPE_CHECKING:
     from bench.report import Measured, Report
@@ -47,8 +48,9 @@ def run(only: str = "", scale: float = 1.0) -> Report:
         closing(BareBash()) as bash,
         closing(PlainKernel(runner.get_loop())) as kernel,
         closing(PlainServer()) as server,
+        way_out() as way,
     ):
-        every = cases(api, bash, kernel, server, runner.get_loop(), Path(folder))
+        every = cases(api, bash, kernel, server, runner.get_loop(), Path(folder), way)
         return report(measure([case for case in every if only in case.name], scale))
 
 

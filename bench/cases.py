@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bench.service import Api
+    from bench.way_out import WayOut
 
 Operation = Callable[[], Any]
 """What is timed; a callable it returns is called after the clock stopped, to clean up."""
@@ -46,6 +47,7 @@ def cases(
     server: PlainServer,
     loop: asyncio.AbstractEventLoop,
     folder: Path,
+    way: WayOut,
 ) -> list[Case]:
     ours = Ours(api)
     file, body = folder / "large", b"\0" * TEN_MB
@@ -67,6 +69,7 @@ def cases(
         Case("write 10 MB", 10, partial(api.json, "PUT", FILE, body), write),
         Case("port proxy, GET", 200, ours.proxied(), server.get),
         Case("read 10 MB", 10, partial(api.call, "GET", FILE), file.read_bytes),
+        Case("GET through the egress proxy", 300, way.proxied, way.straight),
     ]
 
 

@@ -132,6 +132,7 @@ class Premises:
         proxy = EgressProxy(
             _policy(self._network),
             upstream=upstream.get_secret_value() if upstream else None,
+            upstream_resolves=self._settings.egress_upstream_resolves,
             allow_private=private_hosts(self._settings),
             log=self.network_log,
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from platformdirs import user_data_path
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -17,6 +17,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from interpreter.allowed_host import AllowedHost
+from interpreter.egress_dial import Upstream
 from interpreter.fields import DEFAULT_OUTPUT_BYTES
 from interpreter.limit_models import LEAST_DISK, LEAST_MEMORY
 
@@ -84,6 +86,9 @@ class Settings(BaseSettings):
     shm_bytes: int = Field(default=1 << 29, ge=1 << 20)
     egress_upstream: SecretStr | None = None
     """An HTTP proxy that the egress proxy goes through, with its credentials."""
+    egress_upstream_resolves: bool = False
+    """The upstream proxy gets names instead of addresses that were checked: for where names
+    resolve nowhere else. What a name leads to is then that proxy's to refuse."""
     egress_private_hosts: list[str] = []
     """Hosts on private addresses that sandboxes with network may reach."""
     idle_timeout: float | None = Field(default=None, gt=0)
@@ -92,6 +97,21 @@ class Settings(BaseSettings):
     """What then becomes of it."""
     uid_base: int = Field(default=1_200_000, ge=1000)
     """A service run by root gives each sandbox a uid of its own, counting from here."""
+
+    @field_validator("egress_upstream")
+    @classmethod
+    def _is_a_proxy(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None:
+            Upstream.parse(url.get_secret_value())
+        return url
+
+    @field_validator("egress_private_hosts")
+    @classmethod
+    def _are_hosts(cls, hosts: list[str]) -> list[str]:
+        for host in hosts:
+            if AllowedHost.parse(host).below:
+                raise ValueError(f"expected each private host by its own name, got {host!r}")
+        return hosts
 
     @classmethod
     def settings_customise_sources(

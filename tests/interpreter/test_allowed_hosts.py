@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -203,3 +204,18 @@ async def test_a_list_outlives_the_box(allowing: Sandbox, server: int) -> None:
     await box.destroy()
     result = await shell_of(allowing.session("default"))(f"{CURL} http://localhost:{server}/")
     assert result.stdout == "hi"
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        *(
+            ("egress_upstream", url)
+            for url in ("proxy:3128", "socks5://proxy", "http://", "http://p:x")
+        ),
+        *(("egress_private_hosts", [host]) for host in ("", "*.corp", "http://git.corp", "a:0")),
+    ],
+)
+def test_settings_that_would_open_nothing(tmp_path: Path, setting: str, value: object) -> None:
+    with pytest.raises(ValidationError, match="expected"):
+        Settings.model_validate({"home": tmp_path, setting: value})
