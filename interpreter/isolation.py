@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 
+from interpreter import seccomp
 from interpreter.box import Box
 from interpreter.errors import NotReady
 from interpreter.models import Isolation
@@ -27,6 +29,7 @@ REMEDIES = {
     "Can't mount proc": "the container masks parts of /proc: give it --security-opt "
     "systempaths=unconfined, or run the service outside of it",
     "Unknown option": "bubblewrap 0.8 or newer is needed",
+    "PR_SET_SECCOMP": "the kernel has no filters on system calls: it needs CONFIG_SECCOMP_FILTER",
     "nesting depth": "user namespaces are used up: raise /proc/sys/user/max_user_namespaces",
 }
 
@@ -47,7 +50,8 @@ async def probe(settings: Settings) -> Isolation:
     if reason is None:
         return Isolation(
             tier="bwrap",
-            reason="bubblewrap: namespaces of its own, a read-only system, no capability",
+            reason="bubblewrap: namespaces of its own, a read-only system, no capability, "
+            + _filter(),
         )
     if settings.isolation == "bwrap":
         raise NotReady(f"--isolation bwrap: no box can be built here: {reason}")
@@ -72,6 +76,13 @@ async def _bwrap_fails(settings: Settings) -> str | None:
         except NotReady as error:
             return _with_remedy(error.message)
     return None
+
+
+def _filter() -> str:
+    if seccomp.here():
+        return "a filter on system calls"
+    known = " and ".join(seccomp.ARCHITECTURES)
+    return f"no filter on system calls (there is one for {known}; this is {platform.machine()})"
 
 
 def box_uid(settings: Settings, number: int) -> int | None:

@@ -7,10 +7,11 @@ import os
 import socket
 import subprocess
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
-from interpreter import walls
+from interpreter import seccomp, walls
 from interpreter.family import gone
 from interpreter.walls import BoxPlan
 
@@ -49,21 +50,34 @@ def launch(
         json.dumps(plan.rlimits),
     ]
     join = ["/bin/sh", "-c", JOIN, "join", *joins, "--"] if joins else []
-    read, write = os.pipe()
-    try:
+    with ExitStack() as ours:
+        read, passed = _bwrap_fds(plan, ours)
+        words = [word for pair in passed.items() for word in pair]
         process = subprocess.Popen(
-            [*join, *walls.command(plan, init, fds=["--info-fd", str(write)])],
+            [*join, *walls.command(plan, init, fds=words)],
             env={},
             cwd="/",
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            pass_fds=(fd, write) if plan.confined else (fd,),
+            pass_fds=(fd, *map(int, passed.values())),
             start_new_session=True,
         )
-    finally:
-        os.close(write)
     return process, read
+
+
+def _bwrap_fds(plan: BoxPlan, ours: ExitStack) -> tuple[int | None, dict[str, str]]:
+    """Where bwrap tells the pid of init, and by option what it is handed."""
+    if not plan.confined:
+        return None, {}
+    passed = {}
+    if architecture := seccomp.here():
+        filter_fd = seccomp.descriptor(architecture)
+        ours.callback(os.close, filter_fd)
+        passed["--seccomp"] = str(filter_fd)
+    read, write = os.pipe()
+    ours.callback(os.close, write)
+    return read, passed | {"--info-fd": str(write)}
 
 
 async def end_of(process: subprocess.Popen[bytes]) -> None:
