@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from interpreter.errors import NotReady
 from interpreter.isolation import box_uid, probe
+from interpreter.seccomp import ARCHITECTURES
 from interpreter.settings import Settings
 
 FAILURES = {
@@ -20,6 +22,7 @@ FAILURES = {
     "bwrap: Creating new namespace failed: nesting depth or /proc/sys/user/max_*_namespaces "
     "exceeded (ENOSPC)": "raise /proc/sys/user/max_user_namespaces",
     "bwrap: Can't mount proc on /newroot/proc: Operation not permitted": "systempaths=unconfined",
+    "bwrap: prctl(PR_SET_SECCOMP): Invalid argument": "CONFIG_SECCOMP_FILTER",
     "bwrap: Unknown option --disable-userns": "0.8 or newer",
     "launcher: unshare: Operation not permitted": "CAP_SYS_ADMIN",
     "something 'new' \N{SNOWMAN}": "something 'new' \N{SNOWMAN}",
@@ -86,3 +89,18 @@ def test_uids_follow_from_who_runs_the_service(
     assert box_uid(chosen, 7) is None
     monkeypatch.setattr("os.geteuid", lambda: 0)
     assert box_uid(chosen.model_copy(update={"uid_base": 2**32 - 1}), 7) is None
+
+
+@pytest.mark.box
+@pytest.mark.parametrize("machine", ["x86_64", "riscv64"])
+async def test_a_filter_that_is_not_there_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, machine: str
+) -> None:
+    if machine in ARCHITECTURES and platform.machine() != machine:
+        pytest.skip(f"this machine is {platform.machine()}")
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    isolation = await probe(settings("bwrap", tmp_path))
+    told = "a filter on system calls" in isolation.reason
+    assert told == (machine in ARCHITECTURES)
+    assert told or "no filter on system calls" in isolation.reason
+    assert told or "this is riscv64" in isolation.reason
