@@ -11,7 +11,7 @@ from api.command_copy import cp
 from api.command_doctor import doctor
 from api.command_list import ls, rm
 from api.command_run import exec, run
-from api.command_serve import serve, setup
+from api.command_serve import gc, serve, setup
 from api.command_shell import shell
 
 PASSED_ON = {"allow_interspersed_args": False}
@@ -51,6 +51,7 @@ def make_app() -> typer.Typer:
     app.command()(cp)
     app.command()(doctor)
     app.command()(setup)
+    app.command()(gc)
     return app
 
 

@@ -7,6 +7,7 @@ import platform
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,7 +18,7 @@ from api.command_connection import finish, show, visible
 from api.command_serve import read_settings
 from interpreter.client_local import temporary_settings
 from interpreter.errors import CellshellError
-from interpreter.models import CreateSandbox, Exec, RunCode
+from interpreter.models import CreateSandbox, Exec, Isolation, RunCode
 from interpreter.settings import Settings
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ async def _doctor(run: bool) -> int:
 async def _findings(settings: Settings, run: bool) -> AsyncIterator[Finding]:
     # Half a second of imports, which the other commands do without.
     from interpreter.isolation import probe
+    from interpreter.limits import Enforcement
     from kernels.specs import Languages, find_deno
 
     system = f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
@@ -72,8 +74,14 @@ async def _findings(settings: Settings, run: bool) -> AsyncIterator[Finding]:
     for finding in _programs():
         yield finding
     isolation = await probe(settings)
+    with tempfile.TemporaryDirectory(prefix="cellshell-doctor-") as directory:
+        enforcement = await Enforcement.probe(temporary_settings(Path(directory)), isolation)
+        enforcement.close()
+    isolation = enforcement.describe(isolation)
     confined = isolation.tier != "none"
     yield Finding(confined, "isolation", f"{isolation.tier}: {isolation.reason}", needed=True)
+    yield _limits(isolation)
+    yield _survival()
     for each in Languages(deno=find_deno()).all():
         detail = each.reason or f"kernel {each.kernel}"
         yield Finding(each.available, f"language {each.name}", detail)
@@ -89,6 +97,23 @@ def _programs() -> Iterator[Finding]:
         path = shutil.which(program)
         detail = path or f"not found; for {purpose}: {remedy}"
         yield Finding(path is not None, program, detail, needed=program == "bwrap")
+
+
+def _limits(isolation: Isolation) -> Finding:
+    found = isolation.limits.model_dump()
+    named = ", ".join(f"{name} ({how})" for name, how in found.items() if how)
+    lacking = ", ".join(name for name, how in found.items() if not how)
+    detail = f"{named or 'none'}{'; not ' + lacking if lacking else ''}"
+    return Finding(not lacking, "limits", detail)
+
+
+def _survival() -> Finding:
+    """Whether boxes can outlive the service on this machine."""
+    with suppress(OSError):
+        if b"cellshell" in Path("/proc/1/cmdline").read_bytes():
+            detail = "the service is pid 1 of a container: with it end all sandboxes"
+            return Finding(False, "survival", f"{detail}; start it by an init, `docker run --init`")
+    return Finding(True, "survival", "sandboxes outlive a service that ends or crashes")
 
 
 def _environment(settings: Settings) -> Finding:

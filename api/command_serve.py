@@ -39,6 +39,9 @@ OnStop = Annotated[
     str | None,
     typer.Option("--on-stop", help="keep: sandboxes run on; destroy: they end. [default: keep]"),
 ]
+Everything = Annotated[
+    bool, typer.Option("--all", help="End all boxes; files, environments and records stay.")
+]
 Home = Annotated[Path | None, typer.Option(help="Where sandboxes and their records are kept.")]
 
 
@@ -65,6 +68,24 @@ def setup(home: Home = None) -> None:
 
         path = await ensure(read_settings({"home": home}), say)
         say(f"the kernel environment is at {path}")
+
+    finish(work())
+
+
+def gc(home: Home = None, everything: Everything = False) -> None:
+    """Clean up after a service that will not come back: end boxes beyond adoption, remove their
+    files."""
+
+    async def work() -> None:
+        from interpreter.interpreter import Interpreter
+
+        on_stop = "destroy" if everything else "keep"
+        settings = read_settings({"home": home, "on_stop": on_stop})
+        async with Interpreter(settings) as interpreter:
+            boxes = interpreter.boxes()
+            say(f"removed what was left of {interpreter.swept} boxes and sandboxes")
+        if boxes:
+            say(_fate(settings, boxes))
 
     finish(work())
 
@@ -142,6 +163,8 @@ def _announce(settings: Settings, listener: socket.socket, isolation: Isolation)
     say(f"isolation: {isolation.tier} ({isolation.reason})")
     if isolation.tier == "none":
         say(f"WARNING: {_reach()}")
+    if os.getpid() == 1:
+        say("WARNING: this is pid 1 of a container: its end is the end of every sandbox")
     if settings.token is None:
         say("no token: every program and person on this machine may use it, nobody else")
     elif not is_loopback(listener):

@@ -151,6 +151,7 @@ class Cgroups:
         if not document:
             self._record.unlink(missing_ok=True)
             return
+        self._record.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         fresh = self._record.with_suffix(".new")
         fresh.write_text(json.dumps(document))
         fresh.rename(self._record)

@@ -31,6 +31,7 @@ from interpreter.removal import remove_tree
 from interpreter.resources import Resources
 from interpreter.sandboxes import Sandbox
 from interpreter.settings import Settings
+from interpreter.sweeping import sweep
 from kernels.specs import Languages, find_deno
 
 VERSION = metadata.version("cellshell")
@@ -50,6 +51,8 @@ class Interpreter:
         self._enforcement: Enforcement
         self._resources: Resources
         self._lock = -1
+        self.swept = 0
+        """How much was left of boxes and sandboxes that an earlier service had deleted."""
 
     async def __aenter__(self) -> Self:
         settings = self.settings
@@ -76,9 +79,12 @@ class Interpreter:
         for number, id, document in self._registry.sandboxes():
             sandbox = self._sandboxes[id] = self._restore(number, id, document)
             await sandbox.take_up()
-        await self._enforcement.sweep(
-            sandbox.number for sandbox in self._sandboxes.values() if sandbox.has_box
+        sandboxes = self.sandboxes()
+        numbers = {sandbox.number for sandbox in sandboxes}
+        self.swept = await sweep(
+            settings.runtime, settings.home / "sandboxes", numbers, self._sandboxes.keys()
         )
+        await self._enforcement.sweep(sandbox.number for sandbox in sandboxes if sandbox.has_box)
         return self
 
     async def __aexit__(

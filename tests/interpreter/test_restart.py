@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sqlite3
+import sys
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -106,7 +108,7 @@ async def test_a_cell_goes_on(service: Service, number: int) -> None:
     await service.client.post(f"{BASE}/code?detach=true", json={"code": code, "id": "cell"})
     seen = await service.events("cell", until="output")
     await service.stop(number)
-    [workspace] = Path(service._home).glob("sandboxes/*/workspace")
+    [workspace] = Path(service.home).glob("sandboxes/*/workspace")
     (workspace / "go").touch()
     await service.start()
     rest = await service.events("cell", after=int(seen[-1]["id"]))
@@ -247,7 +249,7 @@ async def test_a_stop_that_ends_sandboxes(tmp_path: Path) -> None:
 
 
 async def test_two_services_on_one_home(service: Service) -> None:
-    other = Service(service._home)
+    other = Service(service.home)
     with pytest.raises(AssertionError, match=f"the service with pid {service.process.pid}"):
         await other.start()
     os.kill(service.process.pid, 0)
@@ -291,3 +293,45 @@ def _line(path: Path) -> bytes:
     with suppress(OSError):
         return path.read_bytes()
     return b""
+
+
+async def test_what_a_deletion_left_is_swept(tmp_path: Path) -> None:
+    """The service is killed after it had forgotten a sandbox and before its box had ended."""
+    async with serving(tmp_path) as service:
+        await service.client.put("/v1/sandboxes/doomed")
+        address = "/v1/sandboxes/doomed/sessions/default/exec"
+        pid = "readlink /proc/self/ns/pid"
+        await service.post(address, command="sleep 4321 &")
+        assert (await service.post(address, command=pid))["stdout"].startswith("pid:")
+        await service.stop()
+        with closing(sqlite3.connect(tmp_path / "registry.sqlite", isolation_level=None)) as base:
+            base.execute("DELETE FROM sandboxes WHERE id = 'doomed'")
+        (tmp_path / "sandboxes" / "stray" / "workspace").mkdir(parents=True)
+        await service.start()
+        lines = [_line(path) for path in Path("/proc").glob("[0-9]*/cmdline")]
+        assert b"sleep\0004321\0" not in lines
+        assert [path.name for path in (tmp_path / "sandboxes").iterdir()] == ["kept"]
+        assert (await service.exec("echo on"))["stdout"] == "on\n"
+
+
+async def test_gc_takes_nothing_that_may_be_taken_up(service: Service) -> None:
+    await service.exec("f() { echo kept; }")
+    refused = await collect_garbage(service)
+    assert f"in use by the service with pid {service.process.pid}" in refused
+    await service.stop(signal.SIGTERM)
+    assert "1 sandbox left running" in await collect_garbage(service)
+    await service.start()
+    assert (await service.exec("f"))["stdout"] == "kept\n"
+    await service.stop(signal.SIGTERM)
+    assert "1 sandbox ended" in await collect_garbage(service, "--all")
+    await service.start()
+    result = await service.exec("f 2>/dev/null")
+    assert result["notices"][0]["code"] == "sandbox_restarted"
+
+
+async def collect_garbage(service: Service, *options: str) -> str:
+    program = "import sys; from api.command import main; main()"
+    command = [sys.executable, "-c", program, "gc", "--home", str(service.home), *options]
+    process = await asyncio.create_subprocess_exec(*command, stdout=-1, stderr=-2)
+    said, _ = await process.communicate()
+    return said.decode()
