@@ -143,13 +143,11 @@ class Sandbox:
         return dict(self.env)
 
     async def create_session(self, request: CreateSession) -> Session:
-        """Raises SessionExists, InvalidCwd."""
-        id = request.id or self._free_id()
-        self._check_free(id)
-        if len(self._sessions) >= self._resources.settings.max_sessions:
-            raise AtCapacity(f"{len(self._sessions)} sessions are there: delete some first")
+        """Raises SessionExists, AtCapacity, InvalidCwd."""
+        self._check_free(request.id or self._free_id())
         cwd = await self._session_directory(request.cwd)
-        self._check_free(id)
+        id = request.id or self._free_id()
+        self._check_free(id)  # others may have come meanwhile
         return await self._add_session(id, cwd=cwd, own=request.env, created_at=now())
 
     def session(self, id: str) -> Session:
@@ -385,6 +383,8 @@ class Sandbox:
     def _check_free(self, id: str) -> None:
         if id in self._sessions:
             raise SessionExists(f"sandbox {self.id!r} has a session {id!r} already")
+        if len(self._sessions) >= self._resources.settings.max_sessions:
+            raise AtCapacity(f"{len(self._sessions)} sessions are there: delete some first")
 
     def _free_id(self) -> str:
         taken = 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -60,14 +61,21 @@ def _sum(pids: Iterable[int]) -> Sum:
 
 
 def _size(directory: Path) -> int:
-    """Bytes on disk of what is in a directory; links are not followed, nor read twice."""
+    """Bytes on disk of what is in a directory; links are not followed, nor read twice.
+
+    A tree of any depth is read with one descriptor at a time; what is beyond PATH_MAX is left out.
+    """
     seen: set[tuple[int, int]] = set()
     total = 0
-    for _, _, names, fd in os.fwalk(directory, follow_symlinks=False):
-        for name in names:
-            with suppress(OSError):
-                found = os.stat(name, dir_fd=fd, follow_symlinks=False)
-                if (found.st_dev, found.st_ino) not in seen:
-                    seen.add((found.st_dev, found.st_ino))
-                    total += found.st_blocks * 512
+    waiting = [str(directory)]
+    while waiting:
+        with suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                with suppress(OSError):
+                    found = entry.stat(follow_symlinks=False)
+                    if stat.S_ISDIR(found.st_mode):
+                        waiting.append(entry.path)
+                    elif (found.st_dev, found.st_ino) not in seen:
+                        seen.add((found.st_dev, found.st_ino))
+                        total += found.st_blocks * 512
     return total

@@ -218,3 +218,24 @@ async def test_the_end_of_init_by_memory_is_told(make: Any, enforcement: Enforce
         if (await shell("echo on")).stdout == "on\n":
             return
     pytest.fail("the sandbox did not come back")
+
+
+async def test_usage_of_a_tree_deeper_than_a_program_can_recurse(make: Any) -> None:
+    deep = await make()
+    dig = "import os\nfor _ in range(1500):\n os.mkdir('d'); os.chdir('d')"
+    dug = await shell_of(deep.session("default"))(f'head -c 1M /dev/zero > one; python3 -c "{dig}"')
+    assert dug.exit_code == 0
+    told = await deep.usage()
+    assert told.disk_bytes is not None and told.disk_bytes >= MIB
+
+
+@pytest.mark.parametrize("named", [True, False])
+async def test_sessions_made_at_once_are_counted(tmp_path: Path, named: bool) -> None:
+    async with Interpreter(Settings(home=tmp_path, max_sessions=3)) as interpreter:
+        sandbox = await interpreter.create_sandbox(CreateSandbox())
+        wanted = [CreateSession(id=f"s{i}" if named else None) for i in range(8)]
+        made = await asyncio.gather(*map(sandbox.create_session, wanted), return_exceptions=True)
+        refused = [each for each in made if isinstance(each, BaseException)]
+        assert len(sandbox.sessions()) == 3
+        assert len(refused) == 6 and all(isinstance(each, AtCapacity) for each in refused)
+        await interpreter.delete_sandbox(sandbox.id)
