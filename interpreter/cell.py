@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Literal, Self
 
@@ -131,4 +132,17 @@ def died(death: Death) -> dict[str, Any]:
         "status": "died",
         "error": ErrorInfo(ename="KernelDied", evalue=f"the kernel ended: {death}", traceback=[]),
         "exit": ExitInfo(code=death.code, signal=death.signal, reason=reason),
+    }
+
+
+def struck_by_memory(fields: dict[str, Any], notices: Sequence[Notice]) -> dict[str, Any]:
+    """The same for a kernel that was killed while its sandbox met its memory limit."""
+    ended, struck = fields.get("exit"), [n for n in notices if n.code == "memory_limit"]
+    if not struck or ended is None or ended.signal != "SIGKILL":
+        return fields
+    error = fields["error"]
+    evalue = f"{error.evalue}; {struck[0].message}"
+    return fields | {
+        "error": error.model_copy(update={"evalue": evalue}),
+        "exit": ended.model_copy(update={"reason": "memory"}),
     }

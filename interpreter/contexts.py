@@ -20,6 +20,7 @@ from interpreter.cell import (
     died,
     late,
     mark_of,
+    struck_by_memory,
 )
 from interpreter.cell_end import CellEnd, Early
 from interpreter.environment import Environment
@@ -279,7 +280,7 @@ class Context:
         failed = ran.outcome.status != "ok"
         notices += self._hints.notices(mark, cell.recording.text, failed=failed)
         fields = {
-            **self._ending(ran, early),
+            **struck_by_memory(self._ending(ran, early), notices),
             **cell.untold(ran),
             "execution_count": ran.outcome.execution_count or count,
             "environment_changes": ran.changes,

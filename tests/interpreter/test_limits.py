@@ -68,6 +68,8 @@ async def test_memory(make: Any, enforcement: Enforcement, sandbox: Sandbox) -> 
     cell = await python("data = bytearray(600 << 20)")
     assert cell.status == "died"
     assert [each.code for each in cell.notices] == ["memory_limit"]
+    assert cell.exit and cell.exit.reason == "memory"
+    assert cell.error and "killed: memory limit 256 MiB, peak 25" in cell.error.evalue
     assert (await python("1 + 1")).text == "2"
     told = await small.usage()
     assert told.memory_limit_bytes == 256 * MIB
