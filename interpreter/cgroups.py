@@ -51,7 +51,7 @@ class Cgroups:
         for hierarchy in sorted(found, key=lambda each: each.version):
             offered = hierarchy.controllers - groups._places.keys()
             wanted = [c for c in CONTROLLERS if c in offered]
-            if set(wanted) <= {"cpuacct"} and hierarchy.version == 2:
+            if not wanted or (set(wanted) <= {"cpuacct"} and hierarchy.version == 2):
                 continue  # the time is counted there, and nothing else is had
             try:
                 place = groups._make(hierarchy, name, wanted)
