@@ -285,6 +285,8 @@ class ProcessInfo(Reply):
     started_at: str
     ended_at: str | None
     keep_alive: bool = False
+    reason: str | None = None
+    """The limit that ended it, with its figures; null: none is known to have."""
 
 
 class Signal(Model):

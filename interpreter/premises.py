@@ -94,7 +94,10 @@ class Premises:
         self._write_home()
         if self.group.exists:
             await self.group.remove()
-        self.group.create(self._limits)
+        try:
+            self.group.create(self._limits)
+        except OSError as error:
+            raise NotReady(f"the sandbox's limits cannot be set: {error}") from error
         try:
             box = await Box.start(plan, self.group.joins)
         except BaseException:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Callable
 from contextlib import aclosing, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,15 +14,17 @@ from interpreter.descriptors import Reader, Writer
 from interpreter.errors import InvalidRequest, NotReady, ProcessExited, StdinClosed, WaitTimeout
 from interpreter.events import Event, now
 from interpreter.logs import STREAMS, ProcessLog, Stream, StreamText
-from interpreter.models import Logs
+from interpreter.models import Logs, Notice
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator
 
     from interpreter.box import Box, BoxProcess
     from interpreter.models import ProcessInfo, WaitFor, WaitResult
 
 GRACE = 5.0
+KILLED = 128 + signal.SIGKILL
+Struck = Callable[[], list[Notice]]
 END_DELAY = 0.2
 STDIN_PATIENCE = 30.0
 
@@ -29,8 +32,9 @@ STDIN_PATIENCE = 30.0
 class Process:
     """A process of a box and its log. It outlives the session that started it."""
 
-    def __init__(self, info: ProcessInfo, log: ProcessLog) -> None:
-        """What has ended; `run` makes it live."""
+    def __init__(self, info: ProcessInfo, log: ProcessLog, struck: Struck = list) -> None:
+        """What has ended; `run` makes it live. `struck` tells what limits have struck just now."""
+        self._struck = struck
         self._info = info
         self._log = log
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -219,6 +223,8 @@ class Process:
         self._info.exit_code = 128 - code if code < 0 else code
         self._info.signal = signal_name(-code) if code < 0 else None
         self._info.ended_at = now()
+        if self._info.exit_code == KILLED and (struck := self._struck()):
+            self._info.reason = struck[0].message
         self._log.finish()
         self._over.set_result(None)
 

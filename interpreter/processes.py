@@ -24,7 +24,7 @@ from interpreter.events import dumps, now
 from interpreter.fields import ID_PATTERN
 from interpreter.logs import KEPT_BYTES, ProcessLog
 from interpreter.models import ProcessInfo
-from interpreter.process import Process
+from interpreter.process import Process, Struck
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -59,8 +59,11 @@ class Processes:
         kept_bytes: int = KEPT_BYTES,
         kept_ended: int = KEPT_ENDED,
         most_running: int = 1000,
+        struck: Struck = list,
     ) -> None:
-        """`kept_bytes` of output of each process, and so many that have ended."""
+        """`kept_bytes` of output of each process, and so many that have ended. `struck` tells what
+        limits of the sandbox have struck since it was asked last."""
+        self._struck = struck
         self._get_box = get_box
         self._directory = directory
         self._kept_bytes = kept_bytes
@@ -110,7 +113,7 @@ class Processes:
         infos = sorted((info for info in found if info), key=lambda info: info.started_at)
         for info in infos:
             log = ProcessLog(self._directory / info.id, kept_bytes=self._kept_bytes)
-            process = self._processes[info.id] = Process(info, log)
+            process = self._processes[info.id] = Process(info, log, self._struck)
             handle = live.get(NAME + info.id)
             if process.running and box and handle:
                 process.run(box, handle, self._changed)
@@ -182,7 +185,8 @@ class Processes:
         except BaseException:
             shutil.rmtree(directory, ignore_errors=True)
             raise
-        process = Process(info, ProcessLog(directory, kept_bytes=self._kept_bytes))
+        log = ProcessLog(directory, kept_bytes=self._kept_bytes)
+        process = Process(info, log, self._struck)
         self._processes[id] = process
         process.run(box, handle, self._changed, script)
         self._keep(info)

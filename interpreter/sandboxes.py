@@ -91,6 +91,7 @@ class Sandbox:
             kept_bytes=settings.journal_bytes,
             kept_ended=settings.kept_processes,
             most_running=settings.max_processes,
+            struck=self._premises.strikes.notices,
         )
         self._worker = Worker(self.box, self.activity.during)
         self._around = Surroundings(
@@ -201,8 +202,7 @@ class Sandbox:
             return await self._start_box()
 
     async def pause(self) -> None:
-        """Stop all that runs in the box, until something is asked of it. Programs of ours, which
-        read and write files, are left out: an upload goes on."""
+        """Stop all that runs in the box but programs of ours: an upload goes on."""
         await self.box()
         async with self._starting:
             if self.has_box and not self._deleted:

@@ -148,8 +148,6 @@ class Session:
         """Raises ContextExists, LanguageUnknown, LanguageUnavailable, InvalidCwd, NotReady."""
         self._touch()
         language = self._around.languages.find(request.language)
-        if len(self._contexts) >= self._around.settings.max_contexts:
-            raise AtCapacity(f"{len(self._contexts)} contexts are there: delete some first")
         self._check_fits(request.env or {})
         id = request.id or self._free_id(language.name)
         if id in self._contexts:
@@ -157,6 +155,8 @@ class Session:
         private = Overlay(request.env or {}, await self._call_directory(request.cwd))
         if id in self._contexts:
             raise ContextExists(f"session {self.id!r} has a context {id!r} already")
+        if len(self._contexts) >= self._around.settings.max_contexts:
+            raise AtCapacity(f"{len(self._contexts)} contexts are there: delete some first")
         context = self._add_context(id, language, private)
         self.save()
         try:

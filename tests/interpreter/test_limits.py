@@ -13,7 +13,8 @@ import pytest
 import pytest_asyncio
 from asking import python_of, shell_of
 
-from interpreter.errors import AtCapacity, LimitUnsupported
+from interpreter.cgroup import Group
+from interpreter.errors import AtCapacity, LimitUnsupported, NotReady
 from interpreter.interpreter import Interpreter
 from interpreter.isolation import probe
 from interpreter.limit_models import LimitMechanisms, Limits
@@ -75,6 +76,28 @@ async def test_memory(make: Any, enforcement: Enforcement, sandbox: Sandbox) -> 
     assert told.memory_limit_bytes == 256 * MIB
     assert told.memory_bytes is not None and told.memory_bytes < 256 * MIB
     assert told.memory_peak_bytes is not None and told.memory_peak_bytes > 200 * MIB
+
+
+async def test_a_process_that_takes_too_much(make: Any, enforcement: Enforcement) -> None:
+    needs("memory", enforcement)
+    small = await make(memory_bytes=128 * MIB)
+    request = StartProcess(command=EAT.format(300))
+    process = await small.processes.start(small.session("default"), request)
+    await process.wait()
+    told = process.info()
+    assert (told.status, told.exit_code) in (("exited", 137), ("killed", 137))
+    assert told.reason and told.reason.startswith("killed: memory limit 128 MiB, peak 12")
+
+
+async def test_limits_that_the_kernel_refuses(
+    interpreter: Interpreter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Group, limits: Limits) -> None:
+        raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(Group, "create", refuse)
+    with pytest.raises(NotReady, match="limits cannot be set"):
+        await interpreter.create_sandbox(CreateSandbox())
 
 
 async def test_tmp_counts_as_memory(make: Any, enforcement: Enforcement) -> None:

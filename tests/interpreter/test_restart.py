@@ -295,6 +295,29 @@ def _line(path: Path) -> bytes:
     return b""
 
 
+async def test_limits_are_kept(service: Service) -> None:
+    address = "/v1/sandboxes/limited"
+    limits = {"memory_bytes": 256 << 20, "pids": 60, "disk_bytes": 64 << 20}
+    made = await service.client.put(address, json={"limits": limits})
+    if made.status_code == 400:
+        pytest.skip(f"a limit is not installed here: {made.json()['detail']}")
+    try:
+        run = f"{address}/sessions/default/exec"
+        await service.post(run, command="echo data > file; sleep 1000 &")
+        await service.restart()
+        used = (await service.client.get(f"{address}/usage")).json()
+        assert {
+            name: used[f"{name.removesuffix('_bytes')}_limit{'_bytes' * ('_b' in name)}"]
+            for name in limits
+        } == limits
+        eat = "cat file; jobs -pr | wc -l; python3 -c 'bytearray(400 << 20)'"
+        result = await service.post(run, command=eat)
+        assert (result["stdout"], result["exit_code"]) == ("data\n1\n", 137)
+        assert [notice["code"] for notice in result["notices"]] == ["memory_limit"]
+    finally:
+        await service.client.delete(address)
+
+
 async def test_what_a_deletion_left_is_swept(tmp_path: Path) -> None:
     """The service is killed after it had forgotten a sandbox and before its box had ended."""
     async with serving(tmp_path) as service:
