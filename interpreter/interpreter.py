@@ -34,6 +34,7 @@ from interpreter.settings import Settings
 from interpreter.sweeping import sweep
 from kernels.specs import Languages, find_deno
 
+TAKEN_UP_AT_ONCE = 16
 VERSION = metadata.version("cellshell")
 
 
@@ -77,8 +78,8 @@ class Interpreter:
             self.delete_sandbox,
         )
         for number, id, document in self._registry.sandboxes():
-            sandbox = self._sandboxes[id] = self._restore(number, id, document)
-            await sandbox.take_up()
+            self._sandboxes[id] = self._restore(number, id, document)
+        await self._take_up()
         sandboxes = self.sandboxes()
         numbers = {sandbox.number for sandbox in sandboxes}
         self.swept = await sweep(
@@ -86,6 +87,16 @@ class Interpreter:
         )
         await self._enforcement.sweep(sandbox.number for sandbox in sandboxes if sandbox.has_box)
         return self
+
+    async def _take_up(self) -> None:
+        """What the last service left running: some at once, since most of it is waiting."""
+        turns = asyncio.Semaphore(TAKEN_UP_AT_ONCE)
+
+        async def take_up(sandbox: Sandbox) -> None:
+            async with turns:
+                await sandbox.take_up()
+
+        await asyncio.gather(*map(take_up, self.sandboxes()))
 
     async def __aexit__(
         self,
