@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from typing import Annotated
 
 from fastapi import Depends, WebSocket
@@ -45,7 +46,7 @@ router = noun("ports")
 async def find_port(connection: HTTPConnection) -> int:
     """The number in a path, which is a port for sure."""
     given: str = connection.path_params["port"]
-    if given.isascii() and given.isdecimal() and 1 <= int(given[:9]) <= 65535:
+    if re.fullmatch("[0-9]{1,5}", given) and 1 <= int(given) <= 65535:
         return int(given)
     raise InvalidRequest(
         f"expected a port from 1 to 65535 in the path, got {given!r:.80}",
@@ -127,7 +128,9 @@ def _is_navigation(request: Request) -> bool:
 
 def _page(sandbox: Sandbox, way: Way, error: PortUnreachable) -> Response:
     text = PAGE.format(
-        port=way.port, why=html.escape(error.message), sandbox=html.escape(sandbox.id)
+        port=way.port,
+        why=html.escape(error.message[:1].upper() + error.message[1:]),
+        sandbox=html.escape(sandbox.id),
     )
     return _bare(Response(text, error.status, media_type="text/html"), [*PASSIVE])
 

@@ -223,7 +223,9 @@ async def test_nobody_listens(http: httpx.AsyncClient, sandbox: str, proxy: str)
     assert f"Port {NOBODY} does not answer" in page.text
 
 
-@pytest.mark.parametrize("port", ["0", "65536", "-1", "x", "8e3", "٣", "999999999999"])
+@pytest.mark.parametrize(
+    "port", ["0", "65536", "-1", "x", "8e3", "٣", "999999999999", "0000000010000000", "1" * 5000]
+)
 async def test_what_is_no_port(http: httpx.AsyncClient, sandbox: str, port: str) -> None:
     answer = await http.get(f"{sandbox}/ports/{port}/proxy/")
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
