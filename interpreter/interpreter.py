@@ -151,10 +151,18 @@ class Interpreter:
         """A new one of the same id is made after the old one's files are gone."""
         sandbox = self.sandbox(id)
         del self._sandboxes[id]
-        self._registry.remove_sandbox(id)
-        removal = self._removals[id] = asyncio.create_task(sandbox.destroy())
+        removal = self._removals[id] = asyncio.create_task(self._remove(sandbox))
         removal.add_done_callback(lambda _: self._removals.pop(id, None))
         await asyncio.shield(removal)
+
+    async def _remove(self, sandbox: Sandbox) -> None:
+        try:
+            self._registry.remove_sandbox(sandbox.id)
+        except DiskFull:  # there is room when its files are gone
+            await sandbox.destroy()
+            self._registry.remove_sandbox(sandbox.id)
+        else:
+            await sandbox.destroy()
 
     async def _removed(self, id: str) -> None:
         """Until nothing is left of a sandbox of that name that is being deleted."""
@@ -199,9 +207,9 @@ class Interpreter:
             await sandbox.ensure_default()
         except BaseException as error:
             made = self._sandboxes.pop(id, None)
-            self._registry.remove_sandbox(id)
             if made is not None:
                 await made.destroy()
+            self._registry.remove_sandbox(id)  # last: on a full disk there is room for it now
             if isinstance(error, OSError):
                 raise DiskFull(f"the sandbox could not be made: {error}") from error
             raise

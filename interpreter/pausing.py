@@ -17,6 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from interpreter.errors import DiskFull
+
 PASSES, BETWEEN = 500, 0.002
 """How often what has been forked meanwhile is looked for, and after how many seconds again."""
 OVER = b"TtZXx"
@@ -45,13 +47,20 @@ class Pause:
             ]
 
     async def begin(self, root: int, spare: Collection[int] = ()) -> None:
-        """Stop all below `root`, parents first; not what is below `spare`.
+        """Stop all below `root`, parents first; not what is below `spare`. Raises DiskFull.
 
         What is in a system call that cannot be left stops when it is over: after a while it is not
         waited for any more.
         """
-        self.active = True
+        try:
+            await self._stop(root, spare)
+        except OSError as error:
+            self.end()
+            raise DiskFull(f"whom to wake cannot be written down: {error}") from error
+
+    async def _stop(self, root: int, spare: Collection[int]) -> None:
         self._save()
+        self.active = True
         for _ in range(PASSES):
             running = [each for each in _below(root, spare) if each.state not in OVER]
             if not running:

@@ -7,6 +7,8 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+from interpreter.errors import DiskFull
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS sandboxes (
     number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE NOT NULL, document TEXT NOT NULL
@@ -14,11 +16,16 @@ CREATE TABLE IF NOT EXISTS sandboxes (
 CREATE TABLE IF NOT EXISTS sessions (
     sandbox TEXT NOT NULL, id TEXT NOT NULL, document TEXT NOT NULL, PRIMARY KEY (sandbox, id)
 );
+CREATE TABLE IF NOT EXISTS room (only INTEGER PRIMARY KEY CHECK (only = 1), writes INTEGER);
+INSERT OR IGNORE INTO room VALUES (1, 0);
 """
 
 
 class Registry:
-    """Committed after each call. The promise is process death, not power loss."""
+    """Committed after each call. The promise is process death, not power loss.
+
+    What writes raises DiskFull when it cannot; then everything is as it was before.
+    """
 
     def __init__(self, path: Path) -> None:
         self._database = sqlite3.connect(path, isolation_level=None)
@@ -31,34 +38,44 @@ class Registry:
 
     def add_sandbox(self, id: str, document: dict[str, Any]) -> int:
         """Its number, never used before and never again: the base of its uid and directories."""
-        cursor = self._database.execute(
+        cursor = self._write(
             "INSERT INTO sandboxes (id, document) VALUES (?, ?)", (id, _dump(document))
         )
         assert cursor.lastrowid is not None
         return cursor.lastrowid
 
     def save_sandbox(self, id: str, document: dict[str, Any]) -> None:
-        self._database.execute(
-            "UPDATE sandboxes SET document = ? WHERE id = ?", (_dump(document), id)
-        )
+        self._write("UPDATE sandboxes SET document = ? WHERE id = ?", (_dump(document), id))
 
     def remove_sandbox(self, id: str) -> None:
-        self._database.execute("DELETE FROM sessions WHERE sandbox = ?", (id,))
-        self._database.execute("DELETE FROM sandboxes WHERE id = ?", (id,))
+        self._write("DELETE FROM sandboxes WHERE id = ?", (id,))
+        self._write("DELETE FROM sessions WHERE sandbox = ?", (id,))
 
     def sandboxes(self) -> list[tuple[int, str, dict[str, Any]]]:
         rows = self._database.execute("SELECT number, id, document FROM sandboxes ORDER BY number")
         return [(number, id, json.loads(document)) for number, id, document in rows]
 
     def save_session(self, sandbox: str, id: str, document: dict[str, Any]) -> None:
-        self._database.execute(
+        self._write(
             "INSERT INTO sessions (sandbox, id, document) VALUES (?, ?, ?) "
             "ON CONFLICT (sandbox, id) DO UPDATE SET document = excluded.document",
             (sandbox, id, _dump(document)),
         )
 
     def remove_session(self, sandbox: str, id: str) -> None:
-        self._database.execute("DELETE FROM sessions WHERE sandbox = ? AND id = ?", (sandbox, id))
+        self._write("DELETE FROM sessions WHERE sandbox = ? AND id = ?", (sandbox, id))
+
+    def check(self) -> None:
+        """Before something is changed that has to be written down: whether that can be."""
+        self._write("UPDATE room SET writes = writes + 1")
+
+    def _write(self, statement: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
+        try:
+            return self._database.execute(statement, values)
+        except sqlite3.OperationalError as error:
+            raise DiskFull(
+                f"expected room on the disk of the service, got: {error}; delete sandboxes"
+            ) from error
 
     def sessions(self, sandbox: str) -> list[tuple[str, dict[str, Any]]]:
         rows = self._database.execute(

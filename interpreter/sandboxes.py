@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import posixpath
 import socket
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
@@ -14,7 +13,7 @@ from interpreter.box import Box, BoxProcess
 from interpreter.environment import Environment
 from interpreter.errors import (
     AtCapacity,
-    InvalidCwd,
+    DiskFull,
     InvalidRequest,
     NotReady,
     SandboxDeleted,
@@ -24,7 +23,7 @@ from interpreter.errors import (
 )
 from interpreter.events import now
 from interpreter.executions import Executions
-from interpreter.file_errors import os_refusal
+from interpreter.first_directory import first_directory
 from interpreter.limit_models import Usage
 from interpreter.models import CreateSandbox, CreateSession, SandboxInfo
 from interpreter.pausing import Pause
@@ -108,6 +107,7 @@ class Sandbox:
             worker=self._worker,
             records=self.directory / "shells",
             save=lambda session, document: registry.save_session(id, session, document),
+            check=registry.check,
         )
         self._restore_sessions()
 
@@ -131,6 +131,7 @@ class Sandbox:
 
     async def set_env(self, changes: Mapping[str, str | None]) -> dict[str, str]:
         """For all sessions, present and future; what a session has set itself stays."""
+        self._registry.check()
         if not all(session.environment.fits(changes) for session in self._sessions.values()):
             raise InvalidRequest("the environment would hold more than 1 MiB: store data in files")
         for name, value in changes.items():
@@ -144,9 +145,10 @@ class Sandbox:
         return dict(self.env)
 
     async def create_session(self, request: CreateSession) -> Session:
-        """Raises SessionExists, AtCapacity, InvalidCwd."""
+        """Raises SessionExists, AtCapacity, InvalidCwd, DiskFull."""
+        self._registry.check()
         self._check_free(request.id or self._free_id())
-        cwd = await self._session_directory(request.cwd)
+        cwd = await first_directory(await self.box(), request.cwd)
         id = request.id or self._free_id()
         self._check_free(id)  # others may have come meanwhile
         return await self._add_session(id, cwd=cwd, own=request.env, created_at=now())
@@ -165,8 +167,8 @@ class Sandbox:
     async def delete_session(self, id: str) -> None:
         """`default` comes back fresh at once."""
         session = self.session(id)
-        del self._sessions[id]
         self._registry.remove_session(self.id, id)
+        del self._sessions[id]
         if id == "default":
             await self.ensure_default()
         await session.close()
@@ -322,8 +324,10 @@ class Sandbox:
     async def _start_box(self) -> Box:
         try:
             box = await self._premises.build(self._stack)
-        except Exception:
+        except Exception as error:
             self._failed = True
+            if isinstance(error, OSError):
+                raise DiskFull(f"the box cannot be made: {error}") from error
             raise
         self._failed = False
         self._ran_before = True
@@ -360,25 +364,6 @@ class Sandbox:
             session = Session(id, environment, self._around, document["created_at"])
             session.restore(document.get("contexts", []))
             self._sessions[id] = session
-
-    async def _session_directory(self, cwd: str) -> str:
-        paths = self._plan.paths
-        if cwd == "~" or cwd.startswith("~/"):
-            cwd = paths.home + cwd[1:]
-        path = paths.actual(posixpath.normpath(posixpath.join(paths.workspace, cwd)))
-        box = await self.box()
-        create = path.startswith(paths.workspace + "/")
-        try:
-            if await box.directory(path, create=create) == path:
-                return path
-        except OSError as error:
-            refused = os_refusal(error, path)
-            if refused.status == 503:
-                raise refused from error
-        raise InvalidCwd(
-            f"expected `cwd` to be a directory that can be entered, got {cwd!r}: a missing one is "
-            "created only inside /workspace",
-        )
 
     def _check_free(self, id: str) -> None:
         if id in self._sessions:

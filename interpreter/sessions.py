@@ -18,6 +18,7 @@ from interpreter.errors import (
     AtCapacity,
     ContextExists,
     ContextNotFound,
+    DiskFull,
     InvalidCwd,
     InvalidRequest,
     LanguageAndContext,
@@ -48,6 +49,7 @@ from kernels.kernel import KernelRecord
 from kernels.specs import KernelLanguage
 
 log = logging.getLogger(__name__)
+SAVED_AGAIN_AFTER = 5.0
 
 T = TypeVar("T", Exec, RunCode)
 
@@ -80,6 +82,7 @@ class Session:
         self._page: Page | None = None
         self._deleted = False
         self._unsubscribe = environment.subscribe(self.save)
+        self._again: asyncio.TimerHandle | None = None
 
     def info(self) -> SessionInfo:
         return SessionInfo(
@@ -101,6 +104,7 @@ class Session:
         """Raises InvalidRequest when the whole would be too large for Linux to start a program."""
         self._check_fits(changes)
         self._touch()
+        self._around.check()
         self.environment.give(changes)
         return self.environment_info()
 
@@ -147,6 +151,7 @@ class Session:
     async def create_context(self, request: CreateContext) -> Context:
         """Raises ContextExists, LanguageUnknown, LanguageUnavailable, InvalidCwd, NotReady."""
         self._touch()
+        self._around.check()
         language = self._around.languages.find(request.language)
         self._check_fits(request.env or {})
         id = request.id or self._free_id(language.name)
@@ -228,6 +233,9 @@ class Session:
 
     async def leave(self) -> None:
         """Let go of everything, for the next service to take up."""
+        if self._again:
+            self._again.cancel()
+            self.save()
         self._deleted = True
         self._unsubscribe()
         self._commands.leave()
@@ -362,4 +370,14 @@ class Session:
             "created_at": self.created_at,
             "contexts": contexts,
         }
-        self._around.save(self.id, document)
+        self._again = None
+        try:
+            self._around.save(self.id, document)
+        except DiskFull as error:
+            # What runs goes on. Who asks for a change is refused before it is made.
+            log.warning("session %r will be written down later: %s", self.id, error.message)
+            self._again = asyncio.get_running_loop().call_later(SAVED_AGAIN_AFTER, self._save_again)
+
+    def _save_again(self) -> None:
+        if not self._deleted:
+            self.save()

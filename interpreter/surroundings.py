@@ -35,3 +35,6 @@ class Surroundings:
     records: Path
     """A directory of the service's own, for what the next one has to know of shells."""
     save: Callable[[str, dict[str, Any]], None]
+    """Raises DiskFull, as does:"""
+    check: Callable[[], None]
+    """Whether a change could be written down."""
