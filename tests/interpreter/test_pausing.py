@@ -75,7 +75,10 @@ async def test_everything_stands_still_and_goes_on(own: Sandbox) -> None:
 
 async def test_what_the_user_stopped_stays_stopped(own: Sandbox) -> None:
     shell = shell_of(own.session("default"))
-    await shell("sleep 1001 & sleep 1002 & sleep 0.2; kill -STOP %1")
+    await shell(
+        "sleep 1001 & sleep 1002 & until pgrep -fx 'sleep 1001'; do :; done; kill -STOP %1; "
+        "until grep -q ') T ' /proc/$(pgrep -fx 'sleep 1001')/stat; do :; done"
+    )
     await own.pause()
     await own.wake()
     found = await states(own)
