@@ -6,7 +6,7 @@ export PYTHON CELLSHELL_KERNEL_ENVIRONMENT
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check format bench stress demo clean
+.PHONY: help setup serve test check format bench stress soak demo clean
 
 help:
 	@echo 'make serve    set up and start the service on http://127.0.0.1:8000'
@@ -15,6 +15,7 @@ help:
 	@echo 'make format   format, and fix what can be fixed'
 	@echo 'make bench    run the benchmarks              (ARGS="--only shell")'
 	@echo 'make stress   long fuzzing, soak and kill runs'
+	@echo 'make soak     everything again and again      (MINUTES=60)'
 	@echo 'make demo     run the example notebooks'
 	@echo 'make setup    set up, and no more'
 	@echo 'make clean    remove what set-up and runs have made'
@@ -41,6 +42,10 @@ bench: setup
 
 stress:
 	@scripts/test -m stress --timeout 3600 $(ARGS)
+
+soak: export CELLSHELL_SOAK_MINUTES = $(or $(MINUTES),10)
+soak:
+	@scripts/test -m stress -k nothing_grows -s --timeout 0 $(ARGS)
 
 demo: setup
 	@.venv/bin/python -m notebooks.examples $(ARGS)

@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from api.callers import CallerGone
 from api.port_headers import Headers, Way, inwards, outwards
+from api.races import race
 from interpreter.egress_dial import Peer
 from interpreter.errors import BadRequest, PortUnreachable
 
@@ -53,18 +54,11 @@ class Exchange(Response):
 
     async def _both(self, receive: Receive, send: Send) -> None:
         """Until the answer is complete. A caller that goes away ends it."""
-        up = asyncio.create_task(self._upload(receive))
-        down = asyncio.create_task(self._download(send))
-        try:
-            await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
-            if not down.done():
-                up.result()
-                raise CallerGone
-            down.result()
-        finally:
-            up.cancel()
-            down.cancel()
-            await asyncio.gather(up, down, return_exceptions=True)
+        up, down = await race(self._upload(receive), self._download(send))
+        if isinstance(down, asyncio.CancelledError):
+            raise up if isinstance(up, Exception) else CallerGone
+        if isinstance(down, BaseException):
+            raise down
 
     async def _upload(self, receive: Receive) -> None:
         """Returns when the caller has gone."""

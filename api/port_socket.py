@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,6 +13,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMes
 from websockets.typing import Origin, Subprotocol
 
 from api.port_headers import Way, inwards
+from api.races import race
 from interpreter.errors import PortUnreachable
 
 ANSWER_SECONDS = 30.0
@@ -86,14 +86,7 @@ async def _deny(websocket: WebSocket, error: InvalidStatus) -> None:
 
 
 async def _both(websocket: WebSocket, server: ClientConnection) -> None:
-    up = asyncio.create_task(_upwards(websocket, server))
-    down = asyncio.create_task(_downwards(websocket, server))
-    try:
-        await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        up.cancel()
-        down.cancel()
-        ends = await asyncio.gather(up, down, return_exceptions=True)
+    ends = await race(_upwards(websocket, server), _downwards(websocket, server))
     await _end(websocket, ends)
 
 

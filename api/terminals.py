@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Annotated, Any, Literal
@@ -15,6 +14,7 @@ from api.addresses import SESSION, TheSession
 from api.answers import encode
 from api.bodies import decode
 from api.followers import closing
+from api.races import race
 from api.routes import noun
 from api.validation import invalid
 from interpreter.errors import CellshellError, InvalidRequest
@@ -59,14 +59,7 @@ async def attach_terminal(
 
 async def _attach(websocket: WebSocket, session: Session, terminal: Terminal) -> None:
     """Until the terminal ends or the client leaves, which the terminal outlives."""
-    showing = asyncio.create_task(_show(websocket, terminal))
-    typing = asyncio.create_task(_type(websocket, session, terminal))
-    try:
-        await asyncio.wait({showing, typing}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        showing.cancel()
-        typing.cancel()
-        ends = await asyncio.gather(showing, typing, return_exceptions=True)
+    ends = await race(_show(websocket, terminal), _type(websocket, session, terminal))
     # A frame that could not be sent is noticed on our side only.
     states = {websocket.client_state, websocket.application_state}
     if states == {WebSocketState.CONNECTED}:

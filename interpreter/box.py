@@ -67,13 +67,14 @@ class BoxProcess:
     async def release(self, *labels: str) -> None:
         """Let init drop its duplicates: those named, or all once the process has ended."""
         if not labels:
-            self._close_pidfd()
+            self.let_go()
         with suppress(OSError):
             await self._box.control.request("release", pid=self.pid, labels=list(labels))
             if not labels:
                 self._box.forget(self.pid)
 
-    def _close_pidfd(self) -> None:
+    def let_go(self) -> None:
+        """It is not signalled any more. For who cannot wait for init, as `release` does."""
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections import deque
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -20,18 +23,36 @@ def children(host_pid: int) -> list[int]:
     return found
 
 
-def descendants(root: int) -> list[int]:
-    """Host pids of all below a process, parents before their children."""
-    below: dict[int, list[int]] = {}
+class Seen(NamedTuple):
+    """A process as /proc tells of it; `started` in ticks since boot tells it from its successor."""
+
+    pid: int
+    parent: int
+    state: bytes
+    started: int
+
+
+def look(pid: int) -> Seen | None:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return None
+    fields = stat.rpartition(b")")[2].split()
+    return Seen(pid, int(fields[1]), fields[0], int(fields[19]))
+
+
+def below(root: int, spare: Collection[int] = ()) -> list[Seen]:
+    """All descendants, parents before their children; not `spare`, nor what is below them."""
+    children: dict[int, list[Seen]] = {}
     for name in os.listdir("/proc"):
-        if name.isdecimal():
-            with suppress(OSError):
-                stat = Path(f"/proc/{name}/stat").read_bytes()
-                below.setdefault(int(stat.rpartition(b")")[2].split()[1]), []).append(int(name))
-    found, waiting = list[int](), [root]
-    for pid in waiting:
-        found += below.get(pid, [])
-        waiting += below.get(pid, [])
+        if name.isdecimal() and (seen := look(int(name))):
+            children.setdefault(seen.parent, []).append(seen)
+    found: list[Seen] = []
+    waiting = deque([root])
+    while waiting:
+        wanted = [each for each in children.get(waiting.popleft(), ()) if each.pid not in spare]
+        found += wanted
+        waiting.extend(each.pid for each in wanted)
     return found
 
 
@@ -52,11 +73,8 @@ def ticks() -> int:
 
 def started(host_pid: int) -> int:
     """When a process began, in clock ticks since boot; -1 for one that is gone."""
-    try:
-        stat = Path(f"/proc/{host_pid}/stat").read_text()
-    except OSError:
-        return -1
-    return int(stat.rpartition(")")[2].split()[19])
+    seen = look(host_pid)
+    return seen.started if seen else -1
 
 
 def inside_pid(host_pid: int) -> int:

@@ -108,7 +108,7 @@ class _Git:
         with suppress(ConnectionError):
             if not process.ended.done():
                 await end_tree(self.box, process.pid, over, grace=GRACE)
-            await process.release()
+        await process.release()
 
 
 def _keep(said: bytearray, data: bytes) -> None:

@@ -11,27 +11,17 @@ import json
 import logging
 import os
 import signal
-from collections import deque
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 from interpreter.errors import DiskFull
+from interpreter.family import below, look
 
 PASSES, BETWEEN = 500, 0.002
 """How often what has been forked meanwhile is looked for, and after how many seconds again."""
 OVER = b"TtZXx"
 _log = logging.getLogger(__name__)
-
-
-class Seen(NamedTuple):
-    """A process as /proc tells of it; `started` in ticks since boot tells it from its successor."""
-
-    pid: int
-    parent: int
-    state: bytes
-    started: int
 
 
 class Pause:
@@ -62,7 +52,7 @@ class Pause:
         self._save()
         self.active = True
         for _ in range(PASSES):
-            running = [each for each in _below(root, spare) if each.state not in OVER]
+            running = [each for each in below(root, spare) if each.state not in OVER]
             if not running:
                 return
             told = set(self._stopped)
@@ -88,30 +78,6 @@ class Pause:
         partial.replace(self._path)
 
 
-def _below(root: int, spare: Collection[int]) -> list[Seen]:
-    """All descendants, parents before their children."""
-    children: dict[int, list[Seen]] = {}
-    for name in os.listdir("/proc"):
-        if name.isdecimal() and (seen := _look(int(name))):
-            children.setdefault(seen.parent, []).append(seen)
-    found: list[Seen] = []
-    waiting = deque([root])
-    while waiting:
-        below = [each for each in children.get(waiting.popleft(), ()) if each.pid not in spare]
-        found += below
-        waiting.extend(each.pid for each in below)
-    return found
-
-
-def _look(pid: int) -> Seen | None:
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return None
-    fields = stat.rpartition(b")")[2].split()
-    return Seen(pid, int(fields[1]), fields[0], int(fields[19]))
-
-
 def _signal(pid: int, started: int, number: int) -> None:
     """Only to the very process that was seen: its number may belong to another one by now."""
     try:
@@ -119,7 +85,7 @@ def _signal(pid: int, started: int, number: int) -> None:
     except ProcessLookupError:
         return
     try:
-        seen = _look(pid)
+        seen = look(pid)
         if seen and seen.started == started:
             with suppress(ProcessLookupError, PermissionError):
                 signal.pidfd_send_signal(fd, number)

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from interpreter.errors import PortUnreachable
+from interpreter.family import below
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection
 
 _LISTENING = "0A"
 _MAX_PORTS = 1024
@@ -143,29 +144,12 @@ def _address(digits: str) -> str:
 def _owners(root: int, inodes: Collection[int]) -> dict[int, int]:
     """Which of a process and its descendants holds each socket; what cannot be seen is left out."""
     owners: dict[int, int] = {}
-    for pid in islice(_descendants(root), _MAX_PROCESSES):
+    for pid in [root, *(each.pid for each in below(root)[:_MAX_PROCESSES])]:
         with suppress(OSError):
             held = _sockets(pid).intersection(inodes)
             if held:
                 owners |= dict.fromkeys(held, _inner_pid(pid))
     return owners
-
-
-def _descendants(root: int) -> Iterator[int]:
-    children: dict[int, list[int]] = {}
-    for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))):
-        with suppress(OSError):
-            children.setdefault(_parent(pid), []).append(pid)
-    waiting = [root]
-    while waiting:
-        pid = waiting.pop()
-        yield pid
-        waiting += children.get(pid, [])
-
-
-def _parent(pid: int) -> int:
-    stat = Path(f"/proc/{pid}/stat").read_bytes()
-    return int(stat.rpartition(b")")[2].split()[1])
 
 
 def _sockets(pid: int) -> set[int]:

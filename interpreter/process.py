@@ -190,6 +190,8 @@ class Process:
             reader.close()
         if self._stdin:
             self._stdin.close()
+        if self._handle:
+            self._handle.let_go()
         self._log.close()
         if not self._over.done():
             self._over.set_exception(NotReady("the service is stopping: ask again when it is back"))

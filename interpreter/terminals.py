@@ -141,6 +141,7 @@ class Terminal:
             self._closing.cancel()
         self._writer.close()
         self._reader.close()
+        self._handle.let_go()
         self._environment.close()
 
     def _take(self, data: bytes) -> None:

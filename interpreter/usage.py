@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from interpreter.cgroup import Reading
 from interpreter.disks import Disk
-from interpreter.family import descendants
+from interpreter.family import below
 from interpreter.limit_models import Limits, Usage
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -32,7 +32,7 @@ def measure(
 ) -> Usage:
     """`root` is init's pid on the host; None: no box runs. `files` are added up where the sandbox
     has no file system of its own."""
-    total = _sum(descendants(root) if root is not None else [])
+    total = _sum([each.pid for each in below(root)] if root is not None else [])
     used = disk.used() if disk else None
     return Usage(
         memory_bytes=total.memory if reading.memory is None else reading.memory,

@@ -131,6 +131,7 @@ class Guest:
             await self.process.wait()
             await self.process.release()
         finally:
+            self.process.let_go()
             if self._kill:
                 self._kill.cancel()
 

@@ -14,9 +14,9 @@ from asking import python_of, shell_of
 
 from interpreter.activity import Activity
 from interpreter.errors import SandboxNotFound
+from interpreter.family import below
 from interpreter.interpreter import Interpreter
 from interpreter.models import CreateSandbox, Exec, StartProcess
-from interpreter.pausing import _below
 from interpreter.sandboxes import Sandbox
 
 pytestmark = pytest.mark.box
@@ -40,7 +40,7 @@ async def states(sandbox: Sandbox) -> dict[str, bytes]:
     """What runs in the box, by its command line."""
     assert sandbox._box
     found = {}
-    for seen in _below(sandbox._box.host_pid, ()):
+    for seen in below(sandbox._box.host_pid, ()):
         line = Path(f"/proc/{seen.pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
         found[line.strip()] = seen.state
     return found
