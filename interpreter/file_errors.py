@@ -88,6 +88,14 @@ def said_refusal(code: object, message: object, path: str) -> CellshellError:
     return kind(f"{shown}: {show(str(message))[:MAX_SHOWN]}", path=shown)
 
 
+def speaking_of(path: str, error: CellshellError, temporary: str) -> CellshellError:
+    """The error in words of the caller's, who knows nothing of a temporary name."""
+    if error.details.get("path") != show(temporary):
+        return error
+    message = error.message.replace(show(temporary), show(path))
+    return type(error)(message, **{**error.details, "path": show(path)})
+
+
 def show(path: str) -> str:
     """A file name as JSON can hold it: bytes that are not UTF-8 become U+FFFD."""
     return LONE_SURROGATE.sub("\ufffd", path)

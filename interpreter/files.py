@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from interpreter.errors import CellshellError, InvalidRequest, IsADirectory, NotAFile
 from interpreter.events import Event
-from interpreter.file_errors import os_refusal, show
+from interpreter.file_errors import os_refusal, show, speaking_of
 from interpreter.file_info import OpenFile, describe, describe_open
 from interpreter.filling import fill
 from interpreter.worker import Guest, Message, Worker, result
@@ -112,6 +112,8 @@ class Files:
         except BaseException as error:
             discard = {"temporary": place.get("temporary"), "made": place.get("made", [])}
             await self._tidy(error, self._worker.call("discard", absolute, **discard))
+            if isinstance(error, CellshellError):
+                raise speaking_of(absolute, error, str(place.get("temporary"))) from None
             raise
 
     async def delete(self, path: str, recursive: bool = False) -> None:
@@ -245,6 +247,8 @@ class Files:
             return describe(await self._worker.call("commit", destination, **commit))
         except BaseException as error:
             await self._tidy(error, self._clear(place, source))
+            if isinstance(error, CellshellError):
+                raise speaking_of(destination, error, temporary) from None
             raise
 
     async def _unpack(self, place: Message, path: str, chunks: AsyncIterable[bytes]) -> None:

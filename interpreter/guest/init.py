@@ -257,7 +257,9 @@ class Init:
             libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
             environment = {os.fsencode(k): os.fsencode(v) for k, v in request["env"].items()}
             argv = [os.fsencode(word) for word in request["argv"]]
-            os.execvpe(argv[0], argv, environment)
+            # Whatever PATH the user has set, a shell can be started.
+            program = b"/bin/bash" if argv[0] == b"bash" else argv[0]
+            os.execvpe(program, argv, environment)
         except OSError as error:
             os.write(fail, f"{error.errno}:{error.strerror}: {error.filename!r}".encode())
         except (ValueError, TypeError, KeyError) as error:

@@ -12,7 +12,14 @@ from asking import Python, Shell, python_of
 from jupyter_client.session import Session as Messages
 
 from interpreter.errors import CellshellError
-from interpreter.models import CodeResult, CreateContext, Exec, ExecResult, RunCode
+from interpreter.models import (
+    CodeResult,
+    CreateContext,
+    Exec,
+    ExecResult,
+    RunCode,
+    StartProcess,
+)
 from interpreter.sandboxes import Sandbox
 from interpreter.sessions import Session
 
@@ -308,3 +315,17 @@ async def test_limits_of_output(shell: Shell, python: Python, limit: int) -> Non
         assert (result.omitted.stdout if result.omitted else 0) == left
         kept = result.stdout.replace(f"\n[... {left} bytes omitted ...]\n", "")
         assert len(kept) == min(limit, 10)
+
+
+async def test_a_path_that_leads_nowhere(
+    sandbox: Sandbox, session: Session, shell: Shell, python: Python
+) -> None:
+    result = await shell("export PATH=/nowhere; exit 3")
+    assert (result.exit_code, result.shell_exited) == (3, True)
+    assert (await shell("echo here")).stdout == "here\n"
+    assert (await python("import os; os.environ['PATH']")).text == "'/nowhere'"
+    await session.set_env({"PATH": ""})
+    process = await sandbox.processes.start(session, StartProcess(command="echo started"))
+    await process.wait()
+    assert process.logs().stdout == "started\n"
+    assert (await shell("echo still")).stdout == "still\n"

@@ -355,3 +355,11 @@ async def something_made_in(directory: Path) -> str:
     finally:
         asyncio.get_running_loop().remove_reader(fd)
         os.close(fd)
+
+
+async def test_a_copy_that_has_no_place_names_the_place(shelf: Shelf) -> None:
+    await shelf.files.write("source", chunks(b"data"))
+    with pytest.raises(FileNotFound) as caught:
+        await shelf.files.copy("source", "missing/target")
+    assert "missing/target" in caught.value.message
+    assert "~" not in caught.value.message
