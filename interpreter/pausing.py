@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import signal
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
-from interpreter.errors import DiskFull
+from interpreter.errors import DiskFull, NotReady
 from interpreter.family import below, look
 
 PASSES, BETWEEN = 500, 0.002
 """How often what has been forked meanwhile is looked for, and after how many seconds again."""
 OVER = b"TtZXx"
-_log = logging.getLogger(__name__)
 
 
 class Pause:
@@ -37,10 +35,9 @@ class Pause:
             ]
 
     async def begin(self, root: int, spare: Collection[int] = ()) -> None:
-        """Stop all below `root`, parents first; not what is below `spare`. Raises DiskFull.
+        """Stop all below `root`, parents first; not what is below `spare`.
 
-        What is in a system call that cannot be left stops when it is over: after a while it is not
-        waited for any more.
+        Raises DiskFull, and NotReady when something does not stop: nothing is paused then.
         """
         try:
             await self._stop(root, spare)
@@ -59,10 +56,11 @@ class Pause:
             new = [each for each in running if (each.pid, each.started) not in told]
             self._stopped += [(each.pid, each.started) for each in new]
             self._save()
-            for each in new:
+            for each in running:  # those that were told too: a neighbour may let them go on
                 _signal(each.pid, each.started, signal.SIGSTOP)
             await asyncio.sleep(BETWEEN)
-        _log.warning("a sandbox has been paused, and something in it has not stopped yet")
+        self.end()
+        raise NotReady("something in the sandbox cannot be stopped now: it goes on, try again")
 
     def end(self) -> None:
         """Children first: a shell that wakes up finds nothing of its own stopped."""

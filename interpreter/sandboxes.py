@@ -247,10 +247,9 @@ class Sandbox:
         for session in self._sessions.values():
             await session.take_up(self._box, live)
         await self._end_unknown(live)
+        self.activity.touch()
         if paused:
             await self._pause.begin(self._box.host_pid)
-        else:
-            self.activity.touch()
 
     async def _end_unknown(self, live: Mapping[str, BoxProcess]) -> None:
         """Shells and kernels of sessions that had just been deleted, or were not yet recorded."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from interpreter.activity import Activity
 from interpreter.errors import SandboxNotFound
 from interpreter.family import below
 from interpreter.interpreter import Interpreter
-from interpreter.models import CreateSandbox, Exec, StartProcess
+from interpreter.models import CreateSandbox, Exec, StartProcess, WaitFor
 from interpreter.sandboxes import Sandbox
 
 pytestmark = pytest.mark.box
@@ -106,6 +107,36 @@ async def test_a_fork_bomb_is_stopped(own: Sandbox) -> None:
     assert set(first.values()) <= {b"T", b"Z"}
     await asyncio.sleep(0.3)
     assert await states(own) == first
+
+
+CONTINUING = """
+import os, signal
+others = []
+for _ in range(6):
+    if (pid := os.fork()) == 0:
+        while True:
+            for other in others:
+                os.kill(other, signal.SIGCONT)
+    others.append(pid)
+print("going", flush=True)
+while True:
+    for other in others:
+        os.kill(other, signal.SIGCONT)
+"""
+
+
+async def test_who_is_let_go_on_by_a_neighbour_is_stopped_again(own: Sandbox) -> None:
+    session = own.session("default")
+    command = f"exec python3 -c {shlex.quote(CONTINUING)}"
+    process = await own.processes.start(session, StartProcess(command=command))
+    await process.wait_for(WaitFor.model_validate({"for": "log", "pattern": "going"}))
+    await own.pause()
+    for _ in range(3):
+        assert set((await states(own)).values()) <= {b"T", b"Z"}
+        await asyncio.sleep(0.1)
+    assert own.info().status == "paused"
+    await own.wake()
+    assert b"T" not in (await states(own)).values()
 
 
 async def test_twice_at_once_and_during_other_things(own: Sandbox) -> None:
