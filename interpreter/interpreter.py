@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import logging
 import os
 import resource
 import secrets
@@ -32,7 +33,10 @@ from interpreter.resources import Resources
 from interpreter.sandboxes import Sandbox
 from interpreter.settings import Settings
 from interpreter.sweeping import sweep
+from kernels.errors import CellshellError
 from kernels.specs import Languages, find_deno
+
+log = logging.getLogger(__name__)
 
 TAKEN_UP_AT_ONCE = 16
 VERSION = metadata.version("cellshell")
@@ -94,7 +98,10 @@ class Interpreter:
 
         async def take_up(sandbox: Sandbox) -> None:
             async with turns:
-                await sandbox.take_up()
+                try:
+                    await sandbox.take_up()
+                except (CellshellError, OSError) as error:  # one costs no other one
+                    log.warning("sandbox %r was taken up in part: %s", sandbox.id, error)
 
         await asyncio.gather(*map(take_up, self.sandboxes()))
 

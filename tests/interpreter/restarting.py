@@ -26,13 +26,13 @@ class Service:
     def __init__(self, home: Path, plant: str = "") -> None:
         """`plant` is run in each process first."""
         self.home = home
-        self._program = plant + READY
+        self.program = plant + READY
         self.client: httpx.AsyncClient
         self.process: asyncio.subprocess.Process
 
     async def start(self, *options: str) -> None:
         self.process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", self._program, "--home", str(self.home), "--on-stop", "keep"),
+            *(sys.executable, "-c", self.program, "--home", str(self.home), "--on-stop", "keep"),
             *options,
             stdout=-1,
             stderr=-2,

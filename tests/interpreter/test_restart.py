@@ -289,6 +289,19 @@ async def test_a_paused_sandbox_stays_paused(service: Service, number: int) -> N
     assert (await service.client.get(SANDBOX)).json()["status"] == "running"
 
 
+async def test_what_cannot_be_paused_again_keeps_no_service_from_starting(
+    service: Service,
+) -> None:
+    await service.exec("f() { echo kept; }")
+    await service.post(f"{SANDBOX}/pause")
+    whole = service.program
+    service.program = "import interpreter.pausing as p; p.PASSES = 0\n" + whole
+    await service.restart()
+    service.program = whole
+    assert (await service.client.get(SANDBOX)).json()["status"] == "running"
+    assert (await service.exec("f"))["stdout"] == "kept\n"
+
+
 def _line(path: Path) -> bytes:
     with suppress(OSError):
         return path.read_bytes()
