@@ -178,9 +178,9 @@ class Context:
         """A fresh kernel; what ran or waited is interrupted."""
         running, doomed = self.lane.running, self._kernel
         self.lane.stop_all(None)
-        if self._place is not None:
-            await self._place.end()
         if running is not None:
+            if self._place is not None:
+                await self._place.end()
             await asyncio.shield(running.ended)
         if self._kernel is doomed:  # else a run that came since has a fresh one already
             await self._discard()
@@ -361,8 +361,9 @@ class Context:
             self._sharing.take(report, [])
 
     async def _discard(self) -> None:
-        kernel, self._kernel = self._kernel, None
-        place, self._place = self._place, None
+        kernel, place, self._kernel, self._place = self._kernel, self._place, None, None
+        if place is not None:
+            await place.end()
         if kernel is not None:
             await kernel.shutdown(now=True)
         if place is not None:

@@ -133,7 +133,7 @@ class Control:
                 self._on_exit(int(message["exit"]), int(message["code"]))
                 return
             answer = self._answers.pop(message["id"], None)
-        except (ValueError, KeyError, TypeError, IndexError, OSError):
+        except (ValueError, KeyError, TypeError, IndexError, OSError, OverflowError):
             _close_all(fds)
             self.close()
             return
