@@ -12,13 +12,16 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 from interpreter import walls
 from interpreter.control import Control
 from interpreter.errors import NotReady
 from interpreter.launching import end_of, launch, prepare, tail
 from interpreter.walls import BoxPaths, BoxPlan
+
+if TYPE_CHECKING:
+    from interpreter.fork_server import ForkServer
 
 log = logging.getLogger(__name__)
 Stdio = Literal["null", "pipe"] | int
@@ -89,6 +92,11 @@ class Box:
         self.host_run: Path = plan.run
         self.python = walls.python()
         self.host_pid = process.pid if process else -1
+        self.init_version = 1
+        self.joins: Sequence[str] = ()
+        """Of its control groups: files that a process writes `0` to."""
+        self.forks: ForkServer | None = None
+        """Where kernels can be had from that need not be started."""
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._process = process
         self._exits: dict[int, asyncio.Future[int]] = {}
@@ -107,6 +115,7 @@ class Box:
             with (plan.run / "log").open("ab") as log:
                 process, info = launch(plan, listener, log, joins)
             box = cls(plan, process)
+            box.joins = joins
             try:
                 async with asyncio.timeout(START_TIMEOUT):
                     await box._connect(path, info)
@@ -124,9 +133,12 @@ class Box:
         return box
 
     @classmethod
-    async def find(cls, plan: BoxPlan) -> tuple[Box, dict[str, BoxProcess]] | None:
+    async def find(
+        cls, plan: BoxPlan, joins: Sequence[str] = ()
+    ) -> tuple[Box, dict[str, BoxProcess]] | None:
         """The box that an earlier service left running, and its processes by name."""
         box = cls(plan, None)
+        box.joins = joins
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             connection.connect(str(plan.run / "control"))
@@ -146,6 +158,7 @@ class Box:
 
     async def _take_over(self) -> dict[str, BoxProcess]:
         hello, _ = await self.control.request("hello")
+        self.init_version = int(hello["version"])
         found = {}
         for process in hello["processes"]:
             result, fds = await self.control.request("take", pid=process["pid"])
@@ -164,7 +177,8 @@ class Box:
             await asyncio.wait([watch, hello], return_when=asyncio.FIRST_COMPLETED)
             if not hello.done():
                 raise ConnectionResetError("it ended at once")
-            await hello
+            result, _ = await hello
+            self.init_version = int(result["version"])
         finally:
             hello.cancel()
             watch.cancel()

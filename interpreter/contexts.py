@@ -335,7 +335,8 @@ class Context:
             return kernel
 
     def _new_kernel(self, box: Box, record: KernelRecord | None = None) -> Kernel:
-        self._place = BoxPlace(box, f"{self.session}:{self.id}")
+        ours = self.language.name == PYTHON.name
+        self._place = BoxPlace(box, f"{self.session}:{self.id}", forked=ours)
         self._sharing = self._share(box)
         return Kernel(
             self.language.spec(self._paths(box)),

@@ -24,6 +24,7 @@ from interpreter.errors import (
     SandboxNotFound,
 )
 from interpreter.events import now
+from interpreter.fork_server import ForkServer
 from interpreter.limits import Enforcement
 from interpreter.models import CreateSandbox, Health, Isolation, Language
 from interpreter.premises import with_network
@@ -55,6 +56,7 @@ class Interpreter:
         self._registry: Registry
         self._enforcement: Enforcement
         self._resources: Resources
+        self._forks: ForkServer | None = None
         self._lock = -1
         self.swept = 0
         """How much was left of boxes and sandboxes that an earlier service had deleted."""
@@ -72,11 +74,15 @@ class Interpreter:
         self._isolation = self._enforcement.describe(found)
         self._zmq.set(zmq.MAX_SOCKETS, 16_384)
         self._registry = Registry(settings.home / "registry.sqlite")
+        if settings.fork_server and self._isolation.tier == "bwrap":
+            self._forks = ForkServer(settings)
+            self._forks.start()
         self._resources = Resources(
             settings,
             self._registry,
             self._isolation,
             self._enforcement,
+            self._forks,
             self.languages_here,
             self._zmq,
             self.delete_sandbox,
@@ -119,6 +125,8 @@ class Interpreter:
             await asyncio.gather(*(sandbox.close() for sandbox in self._sandboxes.values()))
         if not keep or not self._sandboxes:
             await asyncio.to_thread(remove_tree, self.settings.runtime)
+        if self._forks:
+            await self._forks.close()
         self._enforcement.close()
         self._registry.close()
         self._zmq.destroy(linger=0)

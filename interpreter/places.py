@@ -13,19 +13,24 @@ from interpreter.trees import kill_all
 class BoxPlace:
     """Satisfies `kernels.place.Place`: sockets lie in a directory bound into the box."""
 
-    def __init__(self, box: Box, name: str) -> None:
+    def __init__(self, box: Box, name: str, *, forked: bool = False) -> None:
+        """`forked`: what is started here may come from the fork server."""
         self.box = box
         self.name = name
         self.sockets: Path = box.host_run / "kernels"
         self.inside_sockets = f"{box.paths.run}/kernels"
         self.uid: int | None = box.plan.uid
         self.process: BoxProcess | None = None
+        self._forks = box.forks if forked else None
 
     async def spawn(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: str) -> BoxProcess:
-        # A subreaper, so that what a cell leaves behind can be found when the cell is ended.
-        self.process = await self.box.spawn(
-            argv, env=env, cwd=cwd, subreaper=True, name=f"kernel:{self.name}"
-        )
+        name = f"kernel:{self.name}"
+        self.process = None
+        if self._forks:
+            self.process = await self._forks.fork(self.box, argv, env=env, cwd=cwd, name=name)
+        if self.process is None:
+            # A subreaper, so that what a cell leaves behind can be found when the cell is ended.
+            self.process = await self.box.spawn(argv, env=env, cwd=cwd, subreaper=True, name=name)
         return self.process
 
     async def end(self) -> None:

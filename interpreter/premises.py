@@ -21,6 +21,7 @@ from interpreter.egress_environment import (
 )
 from interpreter.errors import InvalidRequest, NetworkUnsupported, NotReady
 from interpreter.fields import Network
+from interpreter.fork_server import ForkServer
 from interpreter.hints import Hints
 from interpreter.isolation import base_mounts, box_uid
 from interpreter.limit_models import Limits, Usage
@@ -58,8 +59,10 @@ class Premises:
         settings: Settings,
         enforcement: Enforcement,
         limits: Limits,
+        forks: ForkServer | None,
     ) -> None:
         self.directory = directory
+        self._forks = forks if confined else None
         self._enforcement = enforcement
         self._limits = limits
         self.group = enforcement.group(number)
@@ -127,7 +130,8 @@ class Premises:
             await self._disk.unmount()
 
     async def connect(self, box: Box, stack: AsyncExitStack) -> None:
-        """Give the box its network: a proxy of ours that listens inside."""
+        """Give the box what it has of the service: warm kernels, and its network."""
+        box.forks = self._forks
         if not self._proxied:
             return
         upstream = self._settings.egress_upstream
@@ -197,6 +201,8 @@ class Premises:
         settings, confined = self._settings, self._confined
         mounts = [Mount(*pair) for pair in python_environment.mounts(settings)]
         mounts += [mount for mount in base_mounts() if mount not in mounts]
+        if self._forks:
+            mounts += [Mount(path, path) for path in self._forks.bound]
         if self._network != "none":
             mounts += [Mount(f, f) for f in passthrough_files(operator_passthrough(os.environ))]
         return BoxPlan(

@@ -8,6 +8,7 @@ from typing import Any
 
 import zmq
 
+from interpreter.fork_server import ForkServer
 from interpreter.limits import Enforcement
 from interpreter.models import Isolation
 from interpreter.registry import Registry
@@ -21,6 +22,7 @@ class Resources:
     registry: Registry
     isolation: Isolation
     enforcement: Enforcement
+    forks: ForkServer | None
     languages: Languages
     zmq_context: zmq.Context[Any]
     delete: Callable[[str], Awaitable[None]]

@@ -67,6 +67,7 @@ class Sandbox:
             settings=settings,
             enforcement=resources.enforcement,
             limits=request.limits,
+            forks=resources.forks,
         )
         self._plan = self._premises.plan
         self._pause = Pause(self.directory / "paused.json")
@@ -233,7 +234,7 @@ class Sandbox:
         self._ran_before = True
         paused = self._pause.active
         self._pause.end()  # what is taken up has to answer
-        found = await Box.find(self._plan)
+        found = await Box.find(self._plan, self._premises.group.joins)
         if found is None:
             await self.processes.restore(None, {})
             for execution in self.executions.unfinished():

@@ -45,6 +45,10 @@ class Settings(BaseSettings):
     """Origins of web pages that may call the service."""
     kernel_environment: Path | None = None
     """The default Python kernel's environment; by default `environments/python` below `home`."""
+    fork_server: bool = True
+    """Whether Python kernels are forked from a process that has imported what they need."""
+    fork_server_imports: list[str] = ["numpy", "pandas", "matplotlib.pyplot", "PIL.Image"]
+    """What it imports beside the kernel's own; names that are not there are left out."""
     heartbeat: float = Field(default=15.0, gt=0)
     """The longest silence of an event stream."""
     queue_length: int = Field(default=100, ge=1)

@@ -128,7 +128,7 @@ def box_mounts(plan: BoxPlan) -> list[Mount]:
 
 def bwrap(plan: BoxPlan, mounts: list[Mount]) -> list[str]:
     words = [
-        shutil.which("bwrap") or "bwrap",
+        bwrap_program(),
         "--unshare-user", "--disable-userns", "--unshare-pid", "--unshare-ipc", "--unshare-uts",
         "--unshare-cgroup", "--unshare-net",
         "--uid", str(BOX_UID), "--gid", str(BOX_UID), "--cap-drop", "ALL",
@@ -143,6 +143,10 @@ def bwrap(plan: BoxPlan, mounts: list[Mount]) -> list[str]:
     for mount in mounts:
         words += ["--bind" if mount.writable else "--ro-bind", mount.source, mount.inside]
     return [*words, "--chdir", "/", "--remount-ro", "/dev", "--remount-ro", "/"]
+
+
+def bwrap_program() -> str:
+    return shutil.which("bwrap") or "bwrap"
 
 
 def system_words() -> list[str]:

@@ -16,7 +16,6 @@ import ctypes
 import errno
 import json
 import os
-import resource
 import select
 import signal
 import socket
@@ -34,8 +33,10 @@ from channel import Channel, close_all  # type: ignore[import-not-found]
 from family import descendants, end_all, signal_all  # type: ignore[import-not-found]
 from paths import can_enter, drop, remove_directory  # type: ignore[import-not-found]
 from rlimits import limit  # type: ignore[import-not-found]
+from starting import become  # type: ignore[import-not-found]
 
-VERSION = 1
+VERSION = 2
+"""1: nothing is adopted."""
 ORPHAN_TIMEOUT = 24 * 3600
 PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 4, 36
 PTRACE_DETACH = 17
@@ -139,7 +140,9 @@ class Init:
     def answer(self, request: Request, fds: list[int]) -> None:
         assert self.channel
         try:
-            operation = getattr(self, "do_" + request["op"])
+            operation = getattr(self, "do_" + request["op"], None)
+            if operation is None:
+                raise Refused(errno.ENOSYS, f"{request['op']!r} is not known here")
             result, handed = operation(request, fds)
             message = {"id": request["id"], "result": result}
         except (OSError, Refused) as error:
@@ -224,7 +227,7 @@ class Init:
         failed, fail = os.pipe2(os.O_CLOEXEC)
         pid = os.fork()
         if pid == 0:
-            self.become(request, child_fds, fail)
+            become(request, child_fds, fail)
         os.close(fail)
         try:
             report = os.read(failed, 4096)
@@ -236,36 +239,13 @@ class Init:
             raise Refused(int(number), message)
         return pid, os.pidfd_open(pid)
 
-    def become(self, request: Request, child_fds: list[int], fail: int) -> None:
-        """In the child: turn into the program, or say why not and end."""
-        try:
-            signal.set_wakeup_fd(-1)
-            for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-                signal.signal(number, signal.SIG_DFL)
-            os.setsid()
-            for target, fd in enumerate(child_fds):
-                os.dup2(fd, target, inheritable=True)
-            if request.get("tty"):
-                ioctl(0, termios.TIOCSCTTY, 0)
-            if request.get("subreaper"):
-                libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-            fail = os.dup2(fail, 3, inheritable=False)
-            os.closerange(4, 1 << 30)
-            os.chdir(request["cwd"])
-            hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-            resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
-            libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
-            environment = {os.fsencode(k): os.fsencode(v) for k, v in request["env"].items()}
-            argv = [os.fsencode(word) for word in request["argv"]]
-            # Whatever PATH the user has set, a shell can be started.
-            program = b"/bin/bash" if argv[0] == b"bash" else argv[0]
-            os.execvpe(program, argv, environment)
-        except OSError as error:
-            os.write(fail, f"{error.errno}:{error.strerror}: {error.filename!r}".encode())
-        except (ValueError, TypeError, KeyError) as error:
-            os.write(fail, f"{errno.EINVAL}:{error!r}".encode())
-        finally:
-            os._exit(127)
+    def do_adopt(self, request: Request, fds: list[int]) -> Answer:
+        """A process that was forked into the box from outside: it is ours from here on."""
+        pid = request["pid"]
+        pidfd = os.pidfd_open(pid)
+        self.names[pid] = request["name"]
+        self.kept[pid] = {}
+        return {"pid": pid, "fds": ["pidfd"]}, [pidfd]
 
     def do_shell(self, request: Request, fds: list[int]) -> Answer:
         """A bash that reads a pipe, with a directory of its own for its report and outputs."""
@@ -276,7 +256,7 @@ class Init:
         if pid == 0:
             os.read(go, 1)
             request |= {"subreaper": True, "cwd": f"{self.run}/shell/{os.getpid()}"}
-            self.become(request, [script, null, null], os.dup(2))
+            become(request, [script, null, null], os.dup(2))
         close_all([go, script, null])
         directory = f"{self.run}/shell/{pid}"
         os.makedirs(directory, 0o700)

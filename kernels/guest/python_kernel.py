@@ -375,7 +375,7 @@ def start(connection_file: str, page: str | None, private: Mapping[str, Any]) ->
     return kernel.exit_code or 0
 
 
-def _end(code: int) -> NoReturn:
+def end(code: int) -> NoReturn:
     """A kernel that was told to end does not wait for what its threads may never finish."""
     waits_for = (thread for thread in threading.enumerate() if not thread.daemon)
     if all(thread is threading.main_thread() for thread in waits_for):
@@ -393,4 +393,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    _end(main(sys.argv[1:]))
+    end(main(sys.argv[1:]))
