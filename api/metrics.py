@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -15,6 +15,7 @@ from interpreter.models import CodeResult, ExecResult
 
 if TYPE_CHECKING:
     from interpreter.execution import Execution
+    from interpreter.fork_server import ForkServer
     from interpreter.interpreter import Interpreter
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -79,7 +80,7 @@ class Population(Collector):
     def __init__(self, interpreter: Interpreter) -> None:
         self.interpreter = interpreter
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
+    def collect(self) -> Iterator[Metric]:
         sandboxes = self.interpreter.sandboxes()
         sessions = [session for sandbox in sandboxes for session in sandbox.sessions()]
         contexts = sum(len(session.contexts()) for session in sessions)
@@ -96,6 +97,17 @@ class Population(Collector):
         ):
             words = f"Running {noun}." if noun == "processes" else f"{noun.capitalize()} there are."
             yield GaugeMetricFamily(f"cellshell_{noun}", words, count)
+        if forks := self.interpreter.forks:
+            yield _kernels(forks)
+
+
+def _kernels(forks: ForkServer) -> CounterMetricFamily:
+    words = "Python kernels that were forked, and those that had to be started, by the reason."
+    family = CounterMetricFamily("cellshell_python_kernels", words, labels=("how", "reason"))
+    family.add_metric(("forked", ""), forks.forked)
+    for reason, count in forks.cold.items():
+        family.add_metric(("started", reason), count)
+    return family
 
 
 class Meter:

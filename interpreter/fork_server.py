@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Literal
 
 from interpreter import python_environment, seccomp, walls
 from interpreter.box import Box, BoxProcess
@@ -52,7 +53,7 @@ class ForkServer:
         self._not_before = 0.0
         self.forked = 0
         self.cold: Counter[str] = Counter()
-        """Kernels started without it, by the reason."""
+        """Kernels started without it, by the first word of the reason."""
 
     @property
     def bound(self) -> list[str]:
@@ -60,8 +61,15 @@ class ForkServer:
         return [] if os.geteuid() == 0 else [str(self._environment.path)]
 
     @property
-    def ready(self) -> bool:
-        return self._control is not None
+    def state(self) -> Literal["ready", "starting", "failed"]:
+        if self._control is not None:
+            return "ready"
+        return "starting" if self._starting and not self._starting.done() else "failed"
+
+    @property
+    def pid(self) -> int | None:
+        """Of its process group."""
+        return self._process.pid if self._process else None
 
     def start(self) -> None:
         """In the background, unless it runs or has just failed."""
@@ -73,7 +81,7 @@ class ForkServer:
         """Wait for the start; whether it came up."""
         if self._starting is not None:
             await asyncio.wait({self._starting})
-        return self.ready
+        return self._control is not None
 
     async def close(self) -> None:
         """Kernels that it has forked are not its own, and run on."""
@@ -97,19 +105,19 @@ class ForkServer:
                 self.forked += 1
                 return found
             reason = found
-        self.cold[reason.partition(" ")[0]] += 1
+        self.cold[reason.partition(":")[0]] += 1
         log.info("a kernel is started without the fork server: %s", reason)
         return None
 
     def _unready(self, box: Box) -> str | None:
         if box.init_version < INIT_ADOPTS:
-            return "box of an earlier version"
+            return "version"
         if self._control is None:
             self.start()
             return "starting"
         if self._packages != self._packages_now():
             self.start()
-            return "packages have changed"
+            return "packages"
         return None
 
     async def _fork(self, box: Box, request: Mapping[str, object], name: str) -> BoxProcess | str:

@@ -56,7 +56,8 @@ class Interpreter:
         self._registry: Registry
         self._enforcement: Enforcement
         self._resources: Resources
-        self._forks: ForkServer | None = None
+        self.forks: ForkServer | None = None
+        """Where Python kernels come from, where boxes can be entered from outside."""
         self._lock = -1
         self.swept = 0
         """How much was left of boxes and sandboxes that an earlier service had deleted."""
@@ -75,14 +76,14 @@ class Interpreter:
         self._zmq.set(zmq.MAX_SOCKETS, 16_384)
         self._registry = Registry(settings.home / "registry.sqlite")
         if settings.fork_server and self._isolation.tier == "bwrap":
-            self._forks = ForkServer(settings)
-            self._forks.start()
+            self.forks = ForkServer(settings)
+            self.forks.start()
         self._resources = Resources(
             settings,
             self._registry,
             self._isolation,
             self._enforcement,
-            self._forks,
+            self.forks,
             self.languages_here,
             self._zmq,
             self.delete_sandbox,
@@ -125,8 +126,8 @@ class Interpreter:
             await asyncio.gather(*(sandbox.close() for sandbox in self._sandboxes.values()))
         if not keep or not self._sandboxes:
             await asyncio.to_thread(remove_tree, self.settings.runtime)
-        if self._forks:
-            await self._forks.close()
+        if self.forks:
+            await self.forks.close()
         self._enforcement.close()
         self._registry.close()
         self._zmq.destroy(linger=0)
@@ -185,7 +186,13 @@ class Interpreter:
             await asyncio.wait({removal})
 
     def health(self) -> Health:
-        return Health(ok=True, status="running", version=VERSION, isolation=self._isolation)
+        return Health(
+            ok=True,
+            status="running",
+            version=VERSION,
+            isolation=self._isolation,
+            fork_server=self.forks.state if self.forks else "off",
+        )
 
     async def languages(self) -> list[Language]:
         return [

@@ -380,6 +380,8 @@ class Health(Reply):
     status: str
     version: str
     isolation: Isolation
+    fork_server: Literal["ready", "starting", "failed", "off"]
+    """Whether Python kernels are forked from a process that has imported what they need."""
 
 
 class Problem(Reply):

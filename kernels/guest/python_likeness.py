@@ -43,19 +43,19 @@ class Likeness:
     def differs(self, executable: str) -> str | None:
         """Why a fresh process of `executable`, here and with these variables, would be another."""
         if os.path.realpath(executable) != self._base:
-            return "another interpreter"
+            return f"interpreter: {executable} is another"
         environ = os.environ
         if environ.get("HOME") != self._home or environ.get("LANG") != self._lang:
-            return "HOME or LANG"
+            return "variable: HOME or LANG"
         if name := next(filter(READ_AT_START.match, environ), None):
-            return f"the variable {name}"
+            return f"variable: {name}"
         if any(map(os.path.exists, self._configured)):
-            return "matplotlib's configuration"
+            return "matplotlib: it is configured"
         root = os.path.dirname(os.path.dirname(executable))
         if name := _first_found(self._libraries, [_site_packages(root)]):
-            return f"its own {name}"
+            return f"module: {name}"
         if name := _first_found(self._extra, list(_import_path())):
-            return f"its own {name}"
+            return f"module: {name}"
         return None
 
     def assume(self, argv: list[str]) -> None:

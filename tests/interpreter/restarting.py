@@ -48,6 +48,15 @@ class Service:
                     return
         raise AssertionError(said.decode())
 
+    async def until_warm(self) -> None:
+        """From now on, Python kernels are forked."""
+        for _ in range(1000):
+            health = (await self.client.get("/health")).json()
+            if health["fork_server"] != "starting":
+                return
+            await asyncio.sleep(0.02)
+        raise AssertionError("the fork server does not come up")
+
     async def stop(self, number: int = signal.SIGKILL) -> str:
         """What it said at the end."""
         with suppress(ProcessLookupError):
@@ -101,6 +110,7 @@ class Service:
 async def serving(home: Path, plant: str = "") -> AsyncIterator[Service]:
     service = Service(home, plant)
     await service.start()
+    await service.until_warm()
     assert (await service.client.put(SANDBOX)).status_code == 201
     try:
         yield service
