@@ -211,9 +211,7 @@ class ForkServer:
             log.warning("the fork server does not start, kernels start without it: %s", why)
 
     def _launch(self, control: socket.socket) -> subprocess.Popen[bytes]:
-        cache = self._settings.home / "cache"
-        cache.mkdir(mode=0o700, exist_ok=True)
-        words, where, cached = self._command(cache)
+        words, where, cached = self._command(self._cache())
         options = {
             "imports": self._settings.fork_server_imports,
             "site_packages": self._environment.site_packages(where),
@@ -235,6 +233,16 @@ class ForkServer:
                 pass_fds=(control.fileno(),),
                 start_new_session=True,
             )
+
+    def _cache(self) -> Path:
+        """Where matplotlib keeps its list of fonts, which takes it seconds to make."""
+        path = self._environment.path
+        for cache in (path.with_name(f"{path.name}.cache"), self._settings.home / "cache"):
+            with suppress(OSError):
+                cache.mkdir(mode=0o700, exist_ok=True)
+                if os.access(cache, os.W_OK):
+                    return cache
+        return self._settings.runtime
 
     def _command(self, cache: Path) -> tuple[list[str], str, str]:
         """What starts it; where it sees the environment, and the cache.
