@@ -68,6 +68,7 @@ class Kernel:
         self._manager = PlacedKernelManager(
             spec,
             place,
+            context,
             short_id=self._record.id,
             key=self._record.key.encode(),
             on_shutdown=self._ask_shutdown,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
@@ -11,6 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
+import zmq
+import zmq.asyncio
 from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
@@ -134,16 +137,23 @@ class PlaceProvisioner(KernelProvisionerBase):
 class PlacedKernelManager(AsyncKernelManager):
     """Waits for the end of the process itself, and leaves requests to the kernel's connection."""
 
+    # What these are wrapped in sleeps for 10 ms at the end, for the sake of jupyter_client's tests.
+    start_kernel = inspect.unwrap(AsyncKernelManager.start_kernel)
+    shutdown_kernel = inspect.unwrap(AsyncKernelManager.shutdown_kernel)
+
     def __init__(
         self,
         spec: KernelSpec,
         place: Place,
+        context: zmq.Context[Any],
         *,
         short_id: str,
         key: bytes,
         on_shutdown: Callable[[bool], None],
     ) -> None:
-        super().__init__(transport="ipc", shutdown_wait_time=SHUTDOWN_WAIT)
+        # One of its own costs two threads, and 10 ms when it is taken down.
+        shared: Any = zmq.asyncio.Context.shadow(context)
+        super().__init__(context=shared, transport="ipc", shutdown_wait_time=SHUTDOWN_WAIT)
         self._kernel_spec = spec
         self.session.key = key
         self._on_shutdown = on_shutdown

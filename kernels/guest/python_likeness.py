@@ -65,7 +65,6 @@ class Likeness:
         sys.prefix = sys.exec_prefix = prefix
         site.PREFIXES[:] = [prefix, prefix]
         sys.path[:] = [entry for entry in sys.path if entry != self._site_packages]
-        sys.path_importer_cache.clear()
         site.addsitedir(_site_packages(prefix))
         if "sitecustomize" not in sys.modules:
             site.execsitecustomize()
