@@ -97,6 +97,8 @@ class Box:
         """Of its control groups: files that a process writes `0` to."""
         self.forks: ForkServer | None = None
         """Where kernels can be had from that need not be started."""
+        self.limited = False
+        """Whether what runs in it unasked would be missed elsewhere."""
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._process = process
         self._exits: dict[int, asyncio.Future[int]] = {}

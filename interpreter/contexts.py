@@ -33,13 +33,14 @@ from interpreter.kept_output import KeptOutput
 from interpreter.lane import Lane
 from interpreter.languages import adapter_for
 from interpreter.models import CodeAt, ContextInfo, Notice, RunCode, Variable
-from interpreter.places import BoxPlace
+from interpreter.seats import Seat
 from interpreter.settings import Settings
-from interpreter.sharing import Alone, Overlay, OwnKernel, PartnerKernel, Ran, Run, Sharing
+from interpreter.sharing import Overlay, Ran, Run
+from interpreter.spares import Spares
 from kernels import messages
 from kernels.errors import CellshellError
 from kernels.kernel import Death, Kernel, KernelRecord
-from kernels.specs import PYTHON, KernelLanguage, KernelPaths
+from kernels.specs import KernelLanguage, KernelPaths
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -63,6 +64,7 @@ class Context:
         hints: Hints,
         find: Callable[[str], Execution | None],
         on_start: Callable[[], None],
+        spares: Spares,
         created_at: str | None = None,
         record: KernelRecord | None = None,
     ) -> None:
@@ -74,15 +76,21 @@ class Context:
         self.lane = Lane(f"context {id!r}", settings.queue_length)
         self._environment = environment
         self._get_box = get_box
-        self._paths = paths
         self._settings = settings
-        self._zmq = zmq_context
-        self._private = private
+        self._seat = Seat(
+            id,
+            session,
+            language,
+            environment,
+            private,
+            paths=paths,
+            zmq_context=zmq_context,
+            spares=spares,
+            on_other=self._other,
+        )
         self._session_notices = take_notices
         self._hints = hints
         self._kernel: Kernel | None = None
-        self._place: BoxPlace | None = None
-        self._sharing: Sharing = Alone()
         self._starting = asyncio.Lock()
         self.record = record
         """Of the kernel that an earlier service had running."""
@@ -119,8 +127,7 @@ class Context:
         known = {"id": self.id, "language": self.language.name, "created_at": self.created_at}
         record = self._kernel.record if self._kernel else self.record
         kernel = asdict(record) if record else None
-        private = {"env": dict(self._private.env), "cwd": self._private.cwd}
-        return {**known, **private, "kernel": kernel}
+        return {**known, **self._seat.document(), "kernel": kernel}
 
     async def start(self) -> None:
         """Have the kernel up. Raises NotReady (KernelFailed) when it does not come up."""
@@ -138,9 +145,9 @@ class Context:
 
         What it has said since waits until `continue_`. Raises KernelFailed, OSError.
         """
-        kernel = self._new_kernel(box, record)
-        assert self._place
-        self._place.process = process
+        kernel = self._seat.take_up(box, record)
+        assert self._seat.place
+        self._seat.place.process = process
         await kernel.attach(process)
         self._kernel, self._after = kernel, after
 
@@ -179,8 +186,7 @@ class Context:
         running, doomed = self.lane.running, self._kernel
         self.lane.stop_all(None)
         if running is not None:
-            if self._place is not None:
-                await self._place.end()
+            await self._seat.end()
             await asyncio.shield(running.ended)
         if self._kernel is doomed:  # else a run that came since has a fresh one already
             await self._discard()
@@ -203,8 +209,7 @@ class Context:
         self._deleted = True
         reason = reason or ContextDeleted(f"context {self.id!r} was deleted")
         self.lane.stop_all(reason)
-        if self._place is not None:
-            await self._place.end()
+        await self._seat.end()
         await self.lane.close(reason)
         await self._discard()
 
@@ -249,7 +254,7 @@ class Context:
             id=cell.execution.id,
             resumed=resumed,
         )
-        return asyncio.ensure_future(self._sharing.run(kernel, run))
+        return asyncio.ensure_future(self._seat.sharing.run(kernel, run))
 
     async def _finish(
         self,
@@ -293,9 +298,9 @@ class Context:
         self, cell: Cell, kernel: Kernel, running: asyncio.Future[Ran], *, resumed: bool
     ) -> tuple[Early | None, bool]:
         self.last_activity = now()
-        assert self._place and self._place.process
+        assert self._seat.place and self._seat.place.process
         since = int(cell.execution.started_at * TICKS) if resumed else None
-        end = CellEnd(self._place.box, self._place.process, kernel, since=since)
+        end = CellEnd(self._seat.place.box, self._seat.place.process, kernel, since=since)
         timeout = cell.time_left() if resumed else cell.request.timeout
         grace = self._settings.interrupt_grace
         return await end.watch(running, cell.execution.stop, timeout=timeout, grace=grace)
@@ -325,50 +330,14 @@ class Context:
                 await self._discard()
             if self._deleted:
                 raise ContextDeleted(f"context {self.id!r} was deleted")
-            kernel = self._new_kernel(box)
-            env = self._environment.overlaid(self._private.env)
-            cwd = await box.directory(self._private.cwd or self._environment.cwd)
-            env, cwd = self._sharing.start_with(env, cwd)
-            await kernel.start(env=env, cwd=cwd, arguments=self._sharing.arguments())
+            kernel = await self._seat.fill(box)
             self._kernel, self._after, self.record = kernel, None, None
             self._on_start()
             return kernel
 
-    def _new_kernel(self, box: Box, record: KernelRecord | None = None) -> Kernel:
-        ours = self.language.name == PYTHON.name
-        self._place = BoxPlace(box, f"{self.session}:{self.id}", forked=ours)
-        self._sharing = self._share(box)
-        return Kernel(
-            self.language.spec(self._paths(box)),
-            self._place,
-            self._zmq,
-            on_report=self._reported,
-            on_other=self._other,
-            record=record,
-        )
-
-    def _share(self, box: Box) -> Sharing:
-        if self.language.name == PYTHON.name:
-            page = f"{box.paths.run}/env/{self.session}"
-            return OwnKernel(self._environment, page, self._private, box.directory)
-        adapter = adapter_for(self.language.name)
-        if adapter is None:
-            return Alone()
-        return PartnerKernel(self._environment, adapter, self._private, box.directory)
-
-    def _reported(self, report: Any) -> None:
-        """A cell that another client sent, or one whose caller has gone."""
-        if isinstance(self._sharing, OwnKernel):
-            self._sharing.take(report, [])
-
     async def _discard(self) -> None:
-        kernel, place, self._kernel, self._place = self._kernel, self._place, None, None
-        if place is not None:
-            await place.end()
-        if kernel is not None:
-            await kernel.shutdown(now=True)
-        if place is not None:
-            await place.close()
+        kernel, self._kernel = self._kernel, None
+        await self._seat.clear(kernel)
 
     def _other(self, message: messages.Message) -> None:
         """Output of a cell that nobody waits for here: it may be one of an earlier service."""
@@ -390,7 +359,7 @@ class Context:
 
     @property
     def _shares(self) -> bool:
-        return self.language.name == PYTHON.name or adapter_for(self.language.name) is not None
+        return self._seat.is_python or adapter_for(self.language.name) is not None
 
     @property
     def _state(self) -> Literal["starting", "idle", "busy", "dead"]:

@@ -33,6 +33,7 @@ from interpreter.removal import remove_tree
 from interpreter.resources import Resources
 from interpreter.sandboxes import Sandbox
 from interpreter.settings import Settings
+from interpreter.spares import Spares
 from interpreter.sweeping import sweep
 from kernels.errors import CellshellError
 from kernels.specs import Languages, find_deno
@@ -56,6 +57,7 @@ class Interpreter:
         self._registry: Registry
         self._enforcement: Enforcement
         self._resources: Resources
+        self.spares: Spares
         self.forks: ForkServer | None = None
         """Where Python kernels come from, where boxes can be entered from outside."""
         self._lock = -1
@@ -78,12 +80,14 @@ class Interpreter:
         if settings.fork_server and self._isolation.tier == "bwrap":
             self.forks = ForkServer(settings)
             self.forks.start()
+        self.spares = Spares(settings.spare_kernels, self._zmq)
         self._resources = Resources(
             settings,
             self._registry,
             self._isolation,
             self._enforcement,
             self.forks,
+            self.spares,
             self.languages_here,
             self._zmq,
             self.delete_sandbox,

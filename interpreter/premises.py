@@ -37,11 +37,12 @@ from interpreter.network_policy import (
 )
 from interpreter.python_environment import PythonEnvironment
 from interpreter.settings import Settings
+from interpreter.spares import Spares
 from interpreter.strikes import Strikes
 from interpreter.thin_environment import write_thin_environment
 from interpreter.usage import measure
 from interpreter.walls import BoxPlan, Mount, write_etc
-from kernels.specs import KernelPaths, find_deno
+from kernels.specs import PYTHON, KernelPaths, find_deno
 
 PROXY_PORT = 3128
 
@@ -60,9 +61,11 @@ class Premises:
         enforcement: Enforcement,
         limits: Limits,
         forks: ForkServer | None,
+        spares: Spares,
     ) -> None:
         self.directory = directory
         self._forks = forks if confined else None
+        self._spares = spares
         self._enforcement = enforcement
         self._limits = limits
         self.group = enforcement.group(number)
@@ -108,6 +111,7 @@ class Premises:
             raise
         self.strikes.watch(self.group)
         await self.connect(box, stack)
+        self._spares.refill(box, PYTHON.spec(self.kernel_paths(box)))
         return box
 
     async def usage(self, box: Box | None) -> Usage:
@@ -132,6 +136,8 @@ class Premises:
     async def connect(self, box: Box, stack: AsyncExitStack) -> None:
         """Give the box what it has of the service: warm kernels, and its network."""
         box.forks = self._forks
+        box.limited = bool(self._limits.memory_bytes or self._limits.pids)
+        stack.push_async_callback(self._spares.forget, box)
         if not self._proxied:
             return
         upstream = self._settings.egress_upstream

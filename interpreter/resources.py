@@ -13,6 +13,7 @@ from interpreter.limits import Enforcement
 from interpreter.models import Isolation
 from interpreter.registry import Registry
 from interpreter.settings import Settings
+from interpreter.spares import Spares
 from kernels.specs import Languages
 
 
@@ -23,6 +24,7 @@ class Resources:
     isolation: Isolation
     enforcement: Enforcement
     forks: ForkServer | None
+    spares: Spares
     languages: Languages
     zmq_context: zmq.Context[Any]
     delete: Callable[[str], Awaitable[None]]

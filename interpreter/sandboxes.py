@@ -68,6 +68,7 @@ class Sandbox:
             enforcement=resources.enforcement,
             limits=request.limits,
             forks=resources.forks,
+            spares=resources.spares,
         )
         self._plan = self._premises.plan
         self._pause = Pause(self.directory / "paused.json")
@@ -105,6 +106,7 @@ class Sandbox:
             kernel_paths=self._premises.kernel_paths,
             languages=resources.languages,
             zmq_context=resources.zmq_context,
+            spares=resources.spares,
             worker=self._worker,
             records=self.directory / "shells",
             save=lambda session, document: registry.save_session(id, session, document),

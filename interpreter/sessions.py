@@ -328,6 +328,7 @@ class Session:
             hints=self._around.hints,
             find=self._around.executions.find,
             on_start=self.save,
+            spares=self._around.spares,
             created_at=created_at,
             record=record,
         )

@@ -49,6 +49,8 @@ class Settings(BaseSettings):
     """Whether Python kernels are forked from a process that has imported what they need."""
     fork_server_imports: list[str] = ["numpy", "pandas", "matplotlib.pyplot", "PIL.Image"]
     """What it imports beside the kernel's own; names that are not there are left out."""
+    spare_kernels: int = Field(default=8, ge=0)
+    """Forked kernels that wait for somebody to ask for one, each in another sandbox."""
     heartbeat: float = Field(default=15.0, gt=0)
     """The longest silence of an event stream."""
     queue_length: int = Field(default=100, ge=1)

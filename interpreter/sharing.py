@@ -12,12 +12,13 @@ from functools import partial
 from typing import Any, Protocol
 
 from interpreter.environment import Environment, shareable
-from interpreter.languages import MIME, Adapter
+from interpreter.languages import MIME, Adapter, adapter_for
 from interpreter.models import EnvironmentChanges, Notice
 from interpreter.partner import Partner
 from kernels import messages
 from kernels.kernel import ExecuteOutcome, Kernel, OnEvent
 from kernels.report import Report
+from kernels.specs import PYTHON, KernelLanguage
 
 REPORT_GRACE = 2.0
 
@@ -245,6 +246,22 @@ class PartnerKernel:
         unshared = {**self._unshared, **left}.items()
         self._unshared = {name: value for name, value in unshared if told.get(name, value) == value}
         ran.changes = self._environment.merge(shared, None if call.cwd else cwd)
+
+
+def sharing_of(
+    language: KernelLanguage,
+    environment: Environment,
+    page: str,
+    private: Overlay,
+    nearest: Nearest,
+) -> Sharing:
+    """The way for kernels of a language; `page` is where its session's environment is told."""
+    if language.name == PYTHON.name:
+        return OwnKernel(environment, page, private, nearest)
+    adapter = adapter_for(language.name)
+    if adapter is None:
+        return Alone()
+    return PartnerKernel(environment, adapter, private, nearest)
 
 
 class Aside:

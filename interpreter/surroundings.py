@@ -14,6 +14,7 @@ from interpreter.box import Box
 from interpreter.executions import Executions
 from interpreter.hints import Hints
 from interpreter.settings import Settings
+from interpreter.spares import Spares
 from interpreter.walls import BoxPaths
 from interpreter.worker import Worker
 from kernels.specs import KernelPaths, Languages
@@ -31,6 +32,7 @@ class Surroundings:
     kernel_paths: Callable[[Box], KernelPaths]
     languages: Languages
     zmq_context: zmq.Context[Any]
+    spares: Spares
     worker: Worker
     records: Path
     """A directory of the service's own, for what the next one has to know of shells."""

@@ -130,6 +130,24 @@ class Kernel:
                     raise self._too_slow(timeout) from None
                 raise
 
+    async def assign(
+        self,
+        arguments: Sequence[str],
+        *,
+        on_other: Callable[[Message], None] | None,
+        on_report: Callable[[Report], None] | None,
+    ) -> bool:
+        """Make a kernel that was started for nobody the one that `arguments` would have made.
+
+        False when it cannot be that: then it is of no use.
+        """
+        self._on_other, self._on_report = on_other, on_report
+        self._record = replace(self._record, arguments=tuple(arguments))
+        reply = await self._running().ask(
+            "control", "assign_request", {"arguments": list(arguments)}
+        )
+        return reply.get("status") == "ok"
+
     async def catch_up(self, after: int) -> bool:
         """Hand on what the kernel said after number `after`; whether nothing of it was lost.
 

@@ -247,6 +247,10 @@ class Init:
         self.kept[pid] = {}
         return {"pid": pid, "fds": ["pidfd"]}, [pidfd]
 
+    def do_name(self, request: Request, fds: list[int]) -> Answer:
+        self.names[request["pid"]] = request["name"]
+        return {}, []
+
     def do_shell(self, request: Request, fds: list[int]) -> Answer:
         """A bash that reads a pipe, with a directory of its own for its report and outputs."""
         go, start = os.pipe2(os.O_CLOEXEC)

@@ -146,6 +146,11 @@ class Environment:
         self._baseline = dict(self._data)
         self._cwd = self._cwd_now()
 
+    @property
+    def given(self) -> dict[str, str]:
+        """The variables of the session, and those that are this process's own."""
+        return {**self._told, **{n: self._environ[n] for n in self._private if n in self._environ}}
+
     def before(self, call: object) -> None:
         """Bring this process up to date, and apply what holds for one call alone."""
         self._restore()

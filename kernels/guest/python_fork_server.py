@@ -119,7 +119,7 @@ def attend(control: socket.socket, likeness: python_likeness.Likeness) -> list[s
 def become_kernel(
     reply: socket.socket, argv: list[str], likeness: python_likeness.Likeness
 ) -> list[str]:
-    reason = likeness.differs(argv[0])
+    reason = likeness.differs(argv[0], os.environ)
     _tell(reply, {"cold": reason} if reason else {"pid": os.getpid()})
     if reason or reply.recv(1) != b"g":
         os._exit(0)
@@ -148,7 +148,7 @@ def main() -> None:
     control.send(b"ready")
     argv = serve(control, likeness)
     if argv is not None:
-        python_kernel.end(python_kernel.main(argv[3:]))
+        python_kernel.end(python_kernel.main(argv[3:], likeness.differs))
 
 
 if __name__ == "__main__":

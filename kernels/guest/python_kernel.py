@@ -30,21 +30,17 @@ import atexit
 import importlib.util
 import json
 import threading
+import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ipykernel import kernelapp
 from ipykernel.ipkernel import IPythonKernel
-from ipykernel.zmqshell import ZMQInteractiveShell
-from IPython.core import page
-from IPython.core.autocall import ZMQExitAutocall
 from IPython.core.events import EventManager
 from IPython.core.interactiveshell import InteractiveShell
-from IPython.utils.process import system
-from traitlets import default
 from traitlets.config import Config
 
 
@@ -65,6 +61,7 @@ if TYPE_CHECKING:
         python_interrupts,
         python_messages,
         python_outbox,
+        python_shell,
         python_streams,
         python_variables,
     )
@@ -75,6 +72,7 @@ else:
     python_interrupts = _load("python_interrupts")
     python_messages = _load("python_messages")
     python_outbox = _load("python_outbox")
+    python_shell = _load("python_shell")
     python_streams = _load("python_streams")
     python_variables = _load("python_variables")
 
@@ -83,55 +81,8 @@ INSISTENCE = 20
 SEND_QUEUE = 100_000
 """Messages that wait in this process for a service that is slow; ZeroMQ drops beyond it."""
 FEATURE = "cellshell"
-
-
-class Exit(SystemExit):
-    """Raised by `exit()` and `quit()`: uncaught, it ends the kernel after the reply."""
-
-
-class Exiter(ZMQExitAutocall):
-    def __call__(self, code: Any = None) -> None:
-        raise Exit(code)
-
-
-class Shell(ZMQInteractiveShell):
-    """IPython's shell, with an `exit()` that ends the cell too."""
-
-    @default("exiter")
-    def _default_exiter(self) -> Exiter:
-        return Exiter(self)
-
-    def showtraceback(self, exc_tuple: Any = None, *args: Any, **options: Any) -> None:
-        error = exc_tuple[1] if exc_tuple else sys.exc_info()[1]
-        if isinstance(error, Exit):
-            self.kernel.exit_code = _exit_code(error.code)
-        else:
-            super().showtraceback(exc_tuple, *args, **options)
-
-    def system_piped(self, cmd: str) -> None:
-        """As IPython's, but a program that reads its input meets the end of it at once: nobody is
-        there to type."""
-        if cmd.rstrip().endswith("&"):
-            super().system_piped(cmd)
-        command = self.var_expand(cmd, depth=1)
-        self.user_ns["_exit_code"] = system(f"exec </dev/null; {command}")
-
-    system = system_piped
-
-    def payloadpage_page(self, strg: Any, start: int = 0, *_: Any, **__: Any) -> None:
-        """What `name?` tells is an output like any other: results have no pager."""
-        page.display_page(strg, max(0, start))
-
-    async def run_code(self, code_obj: Any, result: Any = None, *, async_: bool = False) -> Any:
-        if self.kernel.interrupts.take():
-            code_obj, async_ = compile("raise KeyboardInterrupt", "<interrupt>", "exec"), False
-        return await super().run_code(code_obj, result, async_=async_)
-
-
-def _exit_code(code: object) -> int:
-    if code is None or isinstance(code, int):
-        return int(code or 0) & 0xFF
-    return 1
+Differs = Callable[[str, Mapping[str, str]], "str | None"]
+"""Why a process of this executable with these variables, started now, would be another; or none."""
 
 
 class NoSubshells:
@@ -143,16 +94,14 @@ class NoSubshells:
         return False
 
 
-Exit.__name__ = Exit.__qualname__ = "SystemExit"
-
-
 class Kernel(IPythonKernel):
     """Reads the environment before each cell and tells what the cell changed."""
 
-    shell_class = Shell
+    shell_class = python_shell.Shell
 
     def __init__(self, **options: Any) -> None:
         self.exit_code: int | None = None
+        self.differs: Differs
         self.environment: python_environment.Environment
         self.interrupts: python_interrupts.Interrupts = options["parent"].interrupts
         self.outbox: python_outbox.Outbox = options["parent"].outbox
@@ -162,6 +111,7 @@ class Kernel(IPythonKernel):
         super().__init__(**options)
         self._execute_sleep = 0
         self.shell_channel_thread = NoSubshells()
+        self.control_handlers["assign_request"] = self.assign_request
         self.control_handlers["variables_request"] = self.variables_request
         self.control_handlers["replay_request"] = self.replay_request
 
@@ -300,6 +250,25 @@ class Kernel(IPythonKernel):
         content = {"status": "ok", "variables": variables}
         self.session.send(stream, "variables_reply", content, parent, ident)
 
+    async def assign_request(self, stream: Any, ident: Any, parent: Any) -> None:
+        """On the control channel: whose this kernel is, which was made for nobody.
+
+        An error when it cannot be what it would be if it had been started now.
+        """
+        self.place(parent["content"]["arguments"])
+        reason = self.differs(sys.executable, self.environment.given)
+        content = {"status": "error", "evalue": reason} if reason else {"status": "ok"}
+        self.session.send(stream, "assign_reply", content, parent, ident)
+
+    def place(self, arguments: list[str]) -> None:
+        """Take the place in a session that words of the command line tell of."""
+        options = dict(zip(arguments[::2], arguments[1::2], strict=True))
+        private = json.loads(options.get("--private", "{}"))
+        self.environment = python_environment.Environment(options.get("--page"), private)
+        time.tzset()
+        self.shell.starting_dir = os.getcwd()
+        self.shell.user_ns["_dh"][:] = [self.shell.starting_dir]
+
     async def replay_request(self, stream: Any, ident: Any, parent: Any) -> None:
         """On the control channel: what was said since a service was last here."""
         after = parent["content"].get("after")
@@ -353,26 +322,27 @@ class App(kernelapp.IPKernelApp):
         sys.stdout, sys.stderr = make("stdout"), make("stderr")
 
 
-def start(connection_file: str, page: str | None, private: Mapping[str, Any]) -> int:
+def start(arguments: list[str], differs: Differs) -> int:
     """Run a kernel in this process until it is shut down; the exit code."""
     warnings.filterwarnings("ignore", message="To exit: use")
     settings = Config()
     settings.HistoryManager.enabled = False
     settings.Session.digest_history_size = 0
     settings.InteractiveShellApp.exec_PYTHONSTARTUP = False
+    connection_file = arguments[arguments.index("-f") + 1]
     app = App.instance(config=settings, connection_file=connection_file)
     publisher: Any = partial(python_streams.Publisher, interrupts=app.interrupts, outbox=app.outbox)
     kernelapp.IOPubThread = publisher
     app.initialize([])
     app.session.pack = partial(python_messages.pack, pack=app.session.pack)
     app.session.serialize = python_messages.SmallMessages(app.session, app.outbox.reply)
-    kernel = app.kernel
-    kernel.environment = python_environment.Environment(page, private)
-    python_streams.attribute_threads(kernel.shell)
+    app.kernel.differs = differs
+    app.kernel.place(arguments)
+    python_streams.attribute_threads(app.kernel.shell)
     sys.path.insert(0, "")
     python_farewell.install(app.iopub_thread.socket.context)
     app.start()
-    return kernel.exit_code or 0
+    return app.kernel.exit_code or 0
 
 
 def end(code: int) -> NoReturn:
@@ -384,13 +354,11 @@ def end(code: int) -> NoReturn:
     os._exit(code)
 
 
-def main(arguments: list[str]) -> int:
-    options = dict(zip(arguments[::2], arguments[1::2], strict=True))
+def main(arguments: list[str], differs: Differs) -> int:
     os.environ.pop("JPY_PARENT_PID", None)
     sys.argv = [""]
-    private = json.loads(options.get("--private", "{}"))
-    return start(options["-f"], options.get("--page"), private)
+    return start(arguments, differs)
 
 
 if __name__ == "__main__":
-    end(main(sys.argv[1:]))
+    end(main(sys.argv[1:], lambda *_: "it was started, and not forked"))

@@ -11,7 +11,7 @@ import os
 import re
 import site
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.machinery import PathFinder
 from typing import Any
 
@@ -40,11 +40,10 @@ class Likeness:
         directory = os.path.join(self._home, ".config", "matplotlib")
         self._configured = [f"{directory}/matplotlibrc", f"{directory}/stylelib", "matplotlibrc"]
 
-    def differs(self, executable: str) -> str | None:
+    def differs(self, executable: str, environ: Mapping[str, str]) -> str | None:
         """Why a fresh process of `executable`, here and with these variables, would be another."""
         if os.path.realpath(executable) != self._base:
             return f"interpreter: {executable} is another"
-        environ = os.environ
         if environ.get("HOME") != self._home or environ.get("LANG") != self._lang:
             return "variable: HOME or LANG"
         if name := next(filter(READ_AT_START.match, environ), None):

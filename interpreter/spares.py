@@ -1,0 +1,122 @@
+"""Python kernels that are ready before anybody asks for one.
+
+A spare is forked into a box and waits there under nobody's name, with nothing of a session in it.
+There is one in each of the boxes that were made, or had a kernel started, last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import zmq
+from jupyter_client.kernelspec import KernelSpec
+
+from interpreter.box import Box
+from interpreter.places import BoxPlace
+from kernels.errors import CellshellError
+from kernels.kernel import Kernel
+
+log = logging.getLogger(__name__)
+
+LEAST_AVAILABLE = 0.1
+"""Share of the machine's memory below which no spare is kept."""
+NAME = "spare"
+WARMING = "pass"
+"""Run once, so that the memory which the first cell touches is the kernel's own by then."""
+
+
+@dataclass(frozen=True)
+class Spare:
+    kernel: Kernel
+    place: BoxPlace
+
+    async def discard(self) -> None:
+        await self.place.end()
+        await self.kernel.shutdown(now=True)
+        await self.place.close()
+
+
+class Spares:
+    """`most` in all; none where a box is limited, whose limits they would use up."""
+
+    def __init__(self, most: int, zmq_context: zmq.Context[Any]) -> None:
+        self._most = most
+        self._zmq = zmq_context
+        self._ready: OrderedDict[Box, Spare] = OrderedDict()
+        self._making: dict[Box, asyncio.Task[None]] = {}
+        self.hits = self.misses = 0
+
+    async def take(self, box: Box) -> Spare | None:
+        """The box's own, for whoever asked: nobody else gets it.
+
+        One that is being made is waited for: it is there before one that is started now.
+        """
+        if (making := self._making.get(box)) is not None:
+            await asyncio.wait({making})
+        spare = self._ready.pop(box, None)
+        if spare is not None and not spare.kernel.running:
+            await spare.discard()
+            spare = None
+        self.hits += spare is not None
+        self.misses += spare is None
+        return spare
+
+    def refill(self, box: Box, spec: KernelSpec) -> None:
+        """Have one made, in the background, unless the box has one."""
+        if not self._most or box.limited or box in self._ready or box in self._making:
+            return
+        task = self._making[box] = asyncio.create_task(self._make(box, spec), name="spare kernel")
+        task.add_done_callback(lambda _: self._making.pop(box, None))
+
+    async def forget(self, box: Box) -> None:
+        """The box ends, or is left: its spare ends."""
+        if (making := self._making.get(box)) is not None:
+            making.cancel()
+            await asyncio.wait({making})
+        if (spare := self._ready.pop(box, None)) is not None:
+            await spare.discard()
+
+    async def _make(self, box: Box, spec: KernelSpec) -> None:
+        if box.forks is None or not await box.forks.started():
+            return
+        if memory_available() < LEAST_AVAILABLE:
+            return await self._shrink(0)
+        place = BoxPlace(box, NAME, forked=True, started=False)
+        spare = Spare(Kernel(spec, place, self._zmq), place)
+        try:
+            await spare.kernel.start(env=_environment(box), cwd=box.paths.workspace)
+            await spare.kernel.execute(WARMING, silent=True)
+        except (CellshellError, OSError) as error:
+            log.info("no spare kernel: %s", error)
+            await place.close()
+            return None
+        except asyncio.CancelledError:
+            await place.close()
+            raise
+        self._ready[box] = spare
+        await self._shrink(self._most)
+
+    async def _shrink(self, most: int) -> None:
+        while len(self._ready) > most:
+            _, oldest = self._ready.popitem(last=False)
+            await oldest.discard()
+
+
+def _environment(box: Box) -> Mapping[str, str]:
+    """No more than what decides how a process starts: the rest is told with its session."""
+    return {"HOME": box.paths.home, "LANG": "C.UTF-8"}
+
+
+def memory_available() -> float:
+    """Share of the machine's memory that is to be had without swapping."""
+    words = Path("/proc/meminfo").read_text().split()
+    total, available = (
+        int(words[words.index(f"Mem{name}:") + 1]) for name in ("Total", "Available")
+    )
+    return available / total

@@ -1,0 +1,68 @@
+"""IPython's shell in our kernel: how a cell exits, is interrupted, runs programs and pages.
+
+Loaded by path inside the kernel's process.
+"""
+
+# mypy: disable-error-code="no-untyped-call, union-attr, attr-defined"
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from ipykernel.zmqshell import ZMQInteractiveShell
+from IPython.core import page
+from IPython.core.autocall import ZMQExitAutocall
+from IPython.utils.process import system
+from traitlets import default
+
+
+class Exit(SystemExit):
+    """Raised by `exit()` and `quit()`: uncaught, it ends the kernel after the reply."""
+
+
+class Exiter(ZMQExitAutocall):
+    def __call__(self, code: Any = None) -> None:
+        raise Exit(code)
+
+
+class Shell(ZMQInteractiveShell):
+    """IPython's shell, with an `exit()` that ends the cell too."""
+
+    @default("exiter")
+    def _default_exiter(self) -> Exiter:
+        return Exiter(self)
+
+    def showtraceback(self, exc_tuple: Any = None, *args: Any, **options: Any) -> None:
+        error = exc_tuple[1] if exc_tuple else sys.exc_info()[1]
+        if isinstance(error, Exit):
+            self.kernel.exit_code = _exit_code(error.code)
+        else:
+            super().showtraceback(exc_tuple, *args, **options)
+
+    def system_piped(self, cmd: str) -> None:
+        """As IPython's, but a program that reads its input meets the end of it at once: nobody is
+        there to type."""
+        if cmd.rstrip().endswith("&"):
+            super().system_piped(cmd)
+        command = self.var_expand(cmd, depth=1)
+        self.user_ns["_exit_code"] = system(f"exec </dev/null; {command}")
+
+    system = system_piped
+
+    def payloadpage_page(self, strg: Any, start: int = 0, *_: Any, **__: Any) -> None:
+        """What `name?` tells is an output like any other: results have no pager."""
+        page.display_page(strg, max(0, start))
+
+    async def run_code(self, code_obj: Any, result: Any = None, *, async_: bool = False) -> Any:
+        if self.kernel.interrupts.take():
+            code_obj, async_ = compile("raise KeyboardInterrupt", "<interrupt>", "exec"), False
+        return await super().run_code(code_obj, result, async_=async_)
+
+
+def _exit_code(code: object) -> int:
+    if code is None or isinstance(code, int):
+        return int(code or 0) & 0xFF
+    return 1
+
+
+Exit.__name__ = Exit.__qualname__ = "SystemExit"
