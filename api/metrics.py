@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from interpreter.execution import Execution
     from interpreter.fork_server import ForkServer
     from interpreter.interpreter import Interpreter
+    from interpreter.spares import Spares
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3600)
@@ -97,8 +98,17 @@ class Population(Collector):
         ):
             words = f"Running {noun}." if noun == "processes" else f"{noun.capitalize()} there are."
             yield GaugeMetricFamily(f"cellshell_{noun}", words, count)
+        yield _spares(self.interpreter.spares)
         if forks := self.interpreter.forks:
             yield _kernels(forks)
+
+
+def _spares(spares: Spares) -> CounterMetricFamily:
+    words = "Python kernels that were asked for, by whether one was ready."
+    family = CounterMetricFamily("cellshell_spare_kernels", words, labels=("result",))
+    family.add_metric(("hit",), spares.hits)
+    family.add_metric(("miss",), spares.misses)
+    return family
 
 
 def _kernels(forks: ForkServer) -> CounterMetricFamily:

@@ -282,11 +282,11 @@ class ForkServer:
 
     async def _end(self) -> None:
         self._let_go()
-        process, self._process = self._process, None
-        if process is not None:
+        if self._process is not None:
             with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await end_of(process)
+                os.killpg(self._process.pid, signal.SIGKILL)
+            await end_of(self._process)
+            self._process = None
 
     def _packages_now(self) -> int:
         """Changes whenever a package is put there or taken away."""

@@ -52,6 +52,15 @@ class Spares:
         self._making: dict[Box, asyncio.Task[None]] = {}
         self.hits = self.misses = 0
 
+    @property
+    def waiting(self) -> int:
+        return len(self._ready)
+
+    @property
+    def settled(self) -> bool:
+        """Whether none is being made."""
+        return not self._making
+
     async def take(self, box: Box) -> Spare | None:
         """The box's own, for whoever asked: nobody else gets it.
 
