@@ -107,6 +107,8 @@ def attend(control: socket.socket, likeness: python_likeness.Likeness) -> list[s
     try:
         request = json.loads(os.pread(body, os.fstat(body).st_size, 0))
         python_entering.enter(init, groups)
+        for fd in fds[1:]:  # the box's own files are looked at before user code runs
+            os.close(fd)
         if os.fork() == 0 and os.fork() == 0:
             python_entering.settle(request)
             return become_kernel(reply, request["argv"], likeness)

@@ -28,7 +28,8 @@ pytestmark = pytest.mark.box
 @pytest_asyncio.fixture(scope="module")
 async def own(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Interpreter]:
     """An interpreter whose fork server may be killed."""
-    async with Interpreter(Settings(home=tmp_path_factory.mktemp("forks"))) as interpreter:
+    settings = Settings(home=tmp_path_factory.mktemp("forks"), spare_kernels=0)
+    async with Interpreter(settings) as interpreter:
         yield interpreter
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
 from asking import python_of, shell_of
+from restarting import serving
 
 from interpreter import spares
 from interpreter.interpreter import Interpreter
@@ -182,22 +184,15 @@ async def test_one_that_is_asked_for_and_not_waited_for(sandbox: Sandbox) -> Non
     assert (await python_of(session)("1 + 1")).text == "2"
 
 
-async def test_the_next_service_takes_up_those_that_are_used(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
-    settings = Settings(home=tmp_path_factory.mktemp("kept"), on_stop="keep")
-    async with Interpreter(settings) as first:
-        assert first.forks is not None
-        assert await first.forks.started()
-        sandbox = await first.create_sandbox(CreateSandbox(id="kept"))
-        assert (await python_of(sandbox.session("default"))("x = 40; 1")).text == "1"
-        assert first.spares.hits == 1
-    async with Interpreter(settings) as second:
-        sandbox = second.sandbox("kept")
-        assert (await python_of(sandbox.session("default"))("x + 2")).text == "42"
-        seen = await shell_of(sandbox.session("default"))("pgrep -fc '[p]ython_kernel.py -f'")
-        assert seen.stdout == "1\n"
-        await second.delete_sandbox("kept")
+async def test_the_next_service_takes_up_those_that_are_used(tmp_path: Path) -> None:
+    async with serving(tmp_path) as service:
+        await service.code("x = 40")
+        metrics = (await service.client.get("/metrics")).text
+        assert 'cellshell_spare_kernels_total{result="hit"} 1.0' in metrics
+        await service.restart()
+        assert (await service.code("x + 2"))["text"] == "42"
+        seen = await service.exec("pgrep -fc '[p]ython_kernel.py -f'")
+        assert seen["stdout"] == "1\n"
 
 
 def test_the_machines_memory_is_read() -> None:
