@@ -127,13 +127,22 @@ class ForkServer:
             with theirs:
                 if not self._send(theirs, box, request):
                     return "busy"
+            if not await self._is_taken(ours):
+                log.warning("the fork server takes no request: it is started anew")
+                self.start()
+                return "silent"
+            # From here on it is up to the box, whose code may stop what enters it.
             try:
                 async with asyncio.timeout(ANSWER_TIMEOUT):
                     return await self._adopt(ours, box, name)
             except TimeoutError:
-                log.warning("the fork server does not answer: it is started anew")
-                self.start()
-                return "silent"
+                return "stopped"
+
+    async def _is_taken(self, reply: socket.socket) -> bool:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ANSWER_TIMEOUT):
+                return bool(await asyncio.get_running_loop().sock_recv(reply, MAX_ANSWER))
+        return False
 
     async def _adopt(self, reply: socket.socket, box: Box, name: str) -> BoxProcess | str:
         loop = asyncio.get_running_loop()
