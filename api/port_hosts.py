@@ -20,10 +20,8 @@ from api.port_socket import carry
 from api.port_tickets import ENTRANCE, Tickets
 from interpreter.errors import (
     CellshellError,
-    Forbidden,
     HostRefused,
     MethodNotAllowed,
-    NotFound,
     OriginRefused,
     Unauthorized,
 )
@@ -91,10 +89,7 @@ class PortHosts:
         ids = (sandbox.id for sandbox in interpreter.sandboxes())
         found = self.domain.find(self.domain.label(hosts[0]) or "", ids)
         if found is None:
-            raise NotFound(
-                f"expected the name of a port of a sandbox, got {hosts[0]!r:.100}; "
-                "GET .../ports lists the links of a sandbox's ports"
-            )
+            raise _closed()  # as with a wrong cookie: who may not enter learns of no sandbox
         return interpreter.sandbox(found[0]), found[1]
 
     def _enter(self, request: Request, sandbox: Sandbox, port: int) -> Response:
@@ -104,7 +99,7 @@ class PortHosts:
         if request.method != "GET":
             raise MethodNotAllowed(f"expected GET here, got {request.method:.20}")
         if not self._opens([ticket], sandbox, port):
-            raise _closed(sandbox, port, "another ticket")
+            raise _closed()
         query = request.scope["query_string"].decode("latin-1")
         target = "/" + rest.lstrip("/\\") + (f"?{query}" if query else "")
         cookie = entrance(ticket, secure=self.domain.scheme == "https")
@@ -114,7 +109,7 @@ class PortHosts:
     def _check(self, connection: HTTPConnection, sandbox: Sandbox, port: int) -> None:
         given = tickets(connection.headers.getlist("cookie"), secure=self.domain.scheme == "https")
         if not self._opens(given, sandbox, port):
-            raise _closed(sandbox, port, "another cookie" if given else "none")
+            raise _closed()
         _check_site(connection, self.domain.origin(sandbox.id, port))
 
     def _opens(self, given: list[str], sandbox: Sandbox, port: int) -> bool:
@@ -134,10 +129,8 @@ def _check_site(connection: HTTPConnection, own: str) -> None:
         raise OriginRefused("a page of another origin may link to this port, and no more")
 
 
-def _closed(sandbox: Sandbox, port: int, got: str) -> CellshellError:
-    kind = Unauthorized if got == "none" else Forbidden
-    return kind(
-        f"expected the cookie of this port, got {got}: open it by its link in GET .../ports",
-        sandbox=sandbox.id,
-        port=port,
+def _closed() -> Unauthorized:
+    return Unauthorized(
+        "expected the name of a port and the cookie that its link sets, got another or none: "
+        "GET .../ports lists the links of a sandbox's ports"
     )

@@ -142,7 +142,6 @@ async def test_nothing_of_the_service_is_reached(place: Place, path: str) -> Non
 @pytest.mark.parametrize(
     "headers",
     [
-        {"Cookie": "cellshell-port=wrong"},
         {"Origin": "null"},
         {"Origin": "http://8090-site.ports.localhost"},
         {"Sec_Fetch_Site": "same-site", "Sec_Fetch_Mode": "no-cors", "Sec_Fetch_Dest": "image"},
@@ -164,14 +163,26 @@ async def test_a_link_from_elsewhere_shows_the_page(place: Place) -> None:
 @pytest.mark.parametrize("label", ["8123-other", "x", "a.b", "0-site", "8123-SITE.more"])
 async def test_names_of_nothing(place: Place, label: str) -> None:
     host = place.host.replace("8123-site", label)
-    answer = await ask(place, "/v1/sandboxes", Host=host)
-    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+    wrong = [{"Host": host}, {"Host": host, "Cookie": ""}, {"Cookie": "cellshell-port=wrong"}]
+    answers = [await ask(place, "/v1/sandboxes", **each) for each in wrong]
+    assert {each.status_code for each in answers} == {401}
+    assert len({each.content for each in answers}) == 1  # so that nobody learns which there are
+
+
+async def test_hosts_that_are_odd_or_two_never_reach_the_service(place: Place) -> None:
+    for host in (f"{place.host}.", f"{place.host}x", place.host.upper(), f"a:b@{place.host}"):
+        answer = await ask(place, "/v1/languages", Host=host)
+        assert "aliases" not in answer.text
+    both = [("Host", place.host), ("Host", place.address.removeprefix("http://"))]
+    for hosts in (both, both[::-1]):
+        answer = await place.api.get("/v1/languages", headers=hosts)
+        assert (answer.status_code, answer.json()["code"]) == (403, "host_refused")
 
 
 async def test_a_ticket_is_for_one_port(place: Place) -> None:
     other = place.host.replace("8123", "8124")
     ticket = place.cookie.partition("=")[2]
-    assert (await ask(place, f"/.cellshell/open/{ticket}/", Host=other)).status_code == 403
+    assert (await ask(place, f"/.cellshell/open/{ticket}/", Host=other)).status_code == 401
     away = await ask(place, f"/.cellshell/open/{ticket}//evil.example/")
     assert away.headers["location"] == "/evil.example/"
     assert (await ask(place, f"/.cellshell/open/{ticket}/", "POST")).status_code == 405
