@@ -46,7 +46,7 @@ class PortsDomain:
     def label(self, host: str) -> str | None:
         """The first part of a name below this domain, as a `Host` header has it; None: it is
         none."""
-        name = host.strip().lower().partition(":")[0].rstrip(".")
+        name = host.strip().lower().rpartition("@")[2].partition(":")[0].rstrip(".")
         return name.removesuffix(f".{self.host}") if name.endswith(f".{self.host}") else None
 
     def find(self, label: str, sandboxes: Iterable[str]) -> tuple[str, int] | None:
