@@ -31,9 +31,11 @@ from api import (
 from api.auth import Guard
 from api.failures import Failures
 from api.metrics import Meter, Metrics, Population
+from api.port_hosts import PortHosts
 from api.port_tickets import Tickets
 from api.routes import flat
 from interpreter.interpreter import Interpreter
+from interpreter.ports_domain import PortsDomain
 from interpreter.settings import Settings
 
 NOUNS = (
@@ -67,7 +69,8 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.settings = settings
     app.state.metrics = Metrics()
-    app.state.tickets = Tickets(settings.token)
+    domain = PortsDomain.parse(settings.ports_domain) if settings.ports_domain else None
+    app.state.tickets = Tickets(settings.token, domain)
     app.router.routes.extend(flat([module.router for module in NOUNS]))
     app.openapi = partial(documentation.document, app)  # type: ignore[method-assign]
     problems.install(app)
@@ -95,5 +98,8 @@ def _wrap(app: FastAPI, settings: Settings) -> None:
     if origins:
         options: dict[str, Any] = {"allow_methods": ["*"], "allow_headers": ["*"]}
         app.add_middleware(CORSMiddleware, allow_origins=origins, expose_headers=EXPOSED, **options)
+    tickets: Tickets = app.state.tickets
+    if tickets.domain:
+        app.add_middleware(PortHosts, domain=tickets.domain, tickets=tickets, token=token)
     app.add_middleware(Failures)
     app.add_middleware(Meter, metrics=app.state.metrics)

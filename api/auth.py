@@ -60,7 +60,7 @@ class Guard:
     def check(self, scope: Scope, offered: Sequence[bytes]) -> None:
         """Raise what speaks against a request; `offered` are the tokens of its query string."""
         headers = Headers(scope=scope)
-        _check_size(scope)
+        check_size(scope)
         if not self.token:
             _check_host(headers.getlist("host"))
         if self.tickets.open(scope["path"]):
@@ -135,7 +135,8 @@ def _name(part: bytes) -> str:
     return unquote_plus(part.partition(b"=")[0].decode("latin-1"))
 
 
-def _check_size(scope: Scope) -> None:
+def check_size(scope: Scope) -> None:
+    """Raises HeadersTooLarge."""
     size = len(scope.get("raw_path") or b"") + len(scope["query_string"])
     size += sum(len(name) + len(value) + 4 for name, value in scope["headers"])
     if size > MAX_HEAD_BYTES:

@@ -42,6 +42,9 @@ OnStop = Annotated[
 Everything = Annotated[
     bool, typer.Option("--all", help="End all boxes; files, environments and records stay.")
 ]
+PortsDomain = Annotated[
+    str | None, typer.Option(help="Domain below which browsers find each port at its own name.")
+]
 Home = Annotated[Path | None, typer.Option(help="Where sandboxes and their records are kept.")]
 
 
@@ -52,11 +55,18 @@ def serve(
     isolation: Tier = None,
     home: Home = None,
     on_stop: OnStop = None,
+    ports_domain: PortsDomain = None,
 ) -> None:
     """Start the service. Settings also come from CELLSHELL_*, .env and cellshell.toml."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    given = {"host": host, "port": port, "token": token, "isolation": isolation, "home": home}
-    given["on_stop"] = on_stop
+    given: dict[str, Any] = {
+        "host": host,
+        "port": port,
+        "token": token,
+        "isolation": isolation,
+        "home": home,
+    }
+    given |= {"on_stop": on_stop, "ports_domain": ports_domain}
     finish(_serve(given), loop_factory=_loop_factory())
 
 

@@ -39,6 +39,15 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "path": {"type": "string"},
 }
 """Of what is in a path and no id."""
+EVENT: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string", "pattern": "^[0-9]+$"},
+        "event": {"type": "string"},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+    "required": ["event", "data"],
+}
 PROBLEM = {"$ref": "#/components/schemas/Problem"}
 SUMMARY = "A persistent bash shell and Jupyter kernels that share one environment."
 DESCRIPTION = """
@@ -74,9 +83,12 @@ def errors(*kinds: type[CellshellError]) -> dict[int | str, dict[str, Any]]:
 
 
 def events(description: str) -> dict[str, Any]:
-    """The description of an answer that is an event stream, or JSON where that is asked for."""
-    schema = {"type": "string", "description": description}
-    return {"content": {"text/event-stream": {"schema": schema}}}
+    """The description of an answer that is an event stream, or JSON where that is asked for.
+
+    `itemSchema` is of one event, as in OpenAPI 3.2; FastAPI writes it into documents of 3.1 too.
+    """
+    event = {"description": description, **EVENT}
+    return {"content": {"text/event-stream": {"itemSchema": event}}}
 
 
 def binary(description: str, media_type: str = "application/octet-stream") -> dict[str, Any]:
@@ -102,6 +114,7 @@ def document(app: FastAPI) -> dict[str, Any]:
         for operation in operations.values():
             _document_names(path, operation)
             _document_body(operation)
+            _document_streams(operation)
     return schema
 
 
@@ -130,6 +143,14 @@ def _document_body(operation: dict[str, Any]) -> None:
     content = operation.get("requestBody", {}).get("content", {})
     if "application/json" in content:
         operation["responses"].setdefault("413", _failure(413, [TooLarge]))
+
+
+def _document_streams(operation: dict[str, Any]) -> None:
+    """FastAPI adds that the whole is a string, which readers take for what an event is."""
+    for response in operation["responses"].values():
+        stream = response.get("content", {}).get("text/event-stream", {})
+        if "itemSchema" in stream:
+            stream.pop("schema", None)
 
 
 def _failure(status: int, kinds: list[type[CellshellError]]) -> dict[str, Any]:

@@ -66,8 +66,8 @@ Recursive = Annotated[bool, Query(description="With everything below it.")]
     "/content",
     response_class=Response,
     responses={
-        200: binary("The file's bytes; the type is guessed by its name."),
-        206: binary("The part of the file that was asked for."),
+        200: binary("The file's bytes; the type is guessed by its name.", "*/*"),
+        206: binary("The part of the file that was asked for.", "*/*"),
         304: {"description": "The caller has this version."},
         **errors(*READING, IsADirectory, NotAFile, RangeNotSatisfiable),
     },

@@ -31,6 +31,6 @@ async def list_network_decisions(
     limit: Annotated[int, Query(ge=1, le=KEPT, description="So many at most.")] = KEPT,
 ) -> Response:
     """The last 1,000 requests of the sandbox to hosts outside, each allowed or denied, oldest
-    first. They are kept in memory: a restart of the service begins anew, at number 1, and an
-    `after` from before it lists all."""
+    first. They are kept on disk as long as there is the sandbox; an `after` beyond the newest, as
+    a power failure may leave one, lists all."""
     return answer(sandbox.network_log.after(after, limit))

@@ -1,7 +1,8 @@
 """What passes between a caller and a server in a sandbox, whose bytes are never content of ours.
 
 Inwards the caller's credentials are left out; outwards whatever would act on our origin. A page is
-in a sandbox of the browser's too, with an origin of its own that no address of ours accepts.
+in a sandbox of the browser's too, with an origin of its own that no address of ours accepts; where
+ports have host names of their own, that is an origin with storage and cookies.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from starlette.requests import HTTPConnection
+
+from api.port_cookies import host_only, without_ours
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -31,6 +34,15 @@ PASSIVE: Headers = [
     (b"content-security-policy", b"sandbox allow-scripts allow-forms"),
     (b"x-content-type-options", b"nosniff"),
 ]
+OF_ITS_OWN: Headers = [
+    (
+        b"content-security-policy",
+        b"sandbox allow-same-origin allow-scripts allow-forms allow-popups allow-modals "
+        b"allow-downloads",
+    ),
+    (b"x-content-type-options", b"nosniff"),
+]
+"""Of a port with an origin that is nobody else's."""
 PREFLIGHT = (b"access-control-request-method", b"access-control-request-headers")
 
 
@@ -43,6 +55,8 @@ class Way:
     port: int
     target: str
     """Path and query for the server."""
+    origin: str = ""
+    """The origin that the port has for itself; empty: it is below an address of ours."""
 
     @property
     def host(self) -> str:
@@ -50,14 +64,15 @@ class Way:
         return f"localhost:{self.port}"
 
     @classmethod
-    def of(cls, connection: HTTPConnection, port: int, segments: int) -> Way:
+    def of(cls, connection: HTTPConnection, port: int, segments: int, *, origin: str = "") -> Way:
         """`segments` are those of our own part of the path."""
         raw: bytes = connection.scope.get("raw_path") or connection.scope["path"].encode()
         parts = raw.split(b"/", segments + 1)
         prefix = connection.scope.get("root_path", "") + b"/".join(parts[: segments + 1]).decode()
         target = "/" + (parts[segments + 1] if len(parts) > segments + 1 else b"").decode("latin-1")
         query: bytes = connection.scope["query_string"]
-        return cls(prefix, port, f"{target}?{query.decode('latin-1')}" if query else target)
+        target = f"{target}?{query.decode('latin-1')}" if query else target
+        return cls(prefix, port, target, origin)
 
 
 def inwards(connection: HTTPConnection, way: Way) -> Headers:
@@ -69,14 +84,14 @@ def inwards(connection: HTTPConnection, way: Way) -> Headers:
     if any(name == b"origin" for name, _ in given):
         # Servers compare it with their Host; that foreign pages do not call was seen to already.
         headers.append((b"origin", f"http://{way.host}".encode()))
+    if way.origin:
+        headers += _cookies(given)
     forwarded = {
         "x-forwarded-host": connection.headers.get("host", ""),
-        "x-forwarded-proto": {"ws": "http", "wss": "https"}.get(
-            connection.url.scheme, connection.url.scheme
-        ),
+        "x-forwarded-proto": _scheme(connection, way),
         "x-forwarded-prefix": way.prefix,
     }
-    return headers + [(k.encode(), v.encode("latin-1")) for k, v in forwarded.items()]
+    return headers + [(k.encode(), v.encode("latin-1")) for k, v in forwarded.items() if v]
 
 
 def outwards(headers: Headers, way: Way, *, opaque: bool) -> Headers:
@@ -89,6 +104,9 @@ def outwards(headers: Headers, way: Way, *, opaque: bool) -> Headers:
         for name, value in headers
         if name not in left_out
     ]
+    if way.origin:
+        set_cookies = (host_only(value) for name, value in headers if name == b"set-cookie")
+        return kept + [(b"set-cookie", value) for value in set_cookies if value] + OF_ITS_OWN
     return kept + PASSIVE + ([(b"access-control-allow-origin", b"null")] if opaque else [])
 
 
@@ -102,6 +120,18 @@ def preflight(headers: Headers) -> Headers:
         (b"access-control-max-age", b"600"),
         (b"vary", b"Origin"),
     ]
+
+
+def _cookies(given: Headers) -> Headers:
+    values = (without_ours(value) for name, value in given if name == b"cookie")
+    return [(b"cookie", value) for value in values if value]
+
+
+def _scheme(connection: HTTPConnection, way: Way) -> str:
+    if way.origin:
+        return way.origin.partition(":")[0]
+    scheme = connection.url.scheme
+    return {"ws": "http", "wss": "https"}.get(scheme, scheme)
 
 
 def _options(headers: Iterable[tuple[bytes, bytes]]) -> frozenset[bytes]:

@@ -13,14 +13,26 @@ from api.callers import CallerGone
 from api.port_headers import Headers, Way, inwards, outwards
 from api.races import race
 from interpreter.egress_dial import Peer
-from interpreter.errors import BadRequest, PortUnreachable
+from interpreter.errors import BadRequest, PortSilent, PortUnreachable
+
+REFUSED_METHODS = frozenset({"TRACE", "CONNECT"})
+"""TRACE sends back what it got, so that a page would read what proxies add to its requests;
+CONNECT asks for a tunnel."""
 
 
 class Exchange(Response):
-    """Carries the request to the server at the other end of `peer`, and its answer back."""
+    """Carries the request to the server at the other end of `peer`, and its answer back.
 
-    def __init__(self, peer: Peer, request: Request, way: Way, *, opaque: bool) -> None:
+    `patience` are the seconds from the last of the request to the first of the answer.
+    """
+
+    def __init__(
+        self, peer: Peer, request: Request, way: Way, *, opaque: bool, patience: float
+    ) -> None:
         super().__init__()
+        self._patience = patience
+        self._clock: asyncio.Timeout | None = None
+        """Runs until the answer begins."""
         self._peer = peer
         self._way = way
         self._opaque = opaque
@@ -67,6 +79,8 @@ class Exchange(Response):
             if done or refused:
                 continue
             done = not message.get("more_body", False)
+            if self._clock and not self._clock.expired():
+                self._clock.reschedule(asyncio.get_running_loop().time() + self._patience)
             try:
                 if body := message.get("body"):
                     await self._peer.send(h11.Data(data=body))
@@ -78,18 +92,33 @@ class Exchange(Response):
             self._peer.reset()  # a request that broke off must not look whole
 
     async def _download(self, send: Send) -> None:
+        await self._start(await self._head(), send)
         event: object = None
         while not isinstance(event, h11.EndOfMessage):
             event = await self._peer.receive()
-            if isinstance(event, h11.Response):
-                await self._start(event, send)
-            elif isinstance(event, h11.Data):
+            if isinstance(event, h11.Data):
                 await send(
                     {"type": "http.response.body", "body": bytes(event.data), "more_body": True}
                 )
             elif isinstance(event, h11.ConnectionClosed):
                 raise h11.RemoteProtocolError("it closed the connection")
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _head(self) -> h11.Response:
+        try:
+            async with asyncio.timeout(self._patience) as self._clock:
+                while not isinstance(event := await self._peer.receive(), h11.Response):
+                    if isinstance(event, h11.ConnectionClosed):
+                        raise h11.RemoteProtocolError("it closed the connection")
+        except TimeoutError:
+            raise PortSilent(
+                f"the server on port {self._way.port} took the request, and did not begin its "
+                f"answer within {self._patience:g} seconds (setting `port_answer_seconds`)",
+                port=self._way.port,
+            ) from None
+        finally:
+            self._clock = None
+        return event
 
     async def _start(self, answer: h11.Response, send: Send) -> None:
         headers = outwards(list(answer.headers), self._way, opaque=self._opaque)

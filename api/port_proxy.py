@@ -9,23 +9,28 @@ from typing import Annotated
 from fastapi import Depends, WebSocket
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import RedirectResponse, Response
+from starlette.routing import Match
+from starlette.types import Receive, Scope, Send
 
 from api.addresses import SANDBOX, TheSandbox
 from api.documentation import errors
 from api.port_headers import PASSIVE, PREFLIGHT, Way, preflight
-from api.port_http import Exchange
+from api.port_http import REFUSED_METHODS, Exchange
 from api.port_socket import carry
 from api.port_tickets import Tickets
-from api.routes import noun
+from api.routes import JsonRoute, noun
 from interpreter.egress_dial import Peer
 from interpreter.errors import (
     Forbidden,
     InvalidRequest,
+    MethodNotAllowed,
     NotReady,
+    PortSilent,
     PortUnreachable,
     SandboxNotFound,
 )
 from interpreter.sandboxes import Sandbox
+from interpreter.settings import Settings
 
 PROXY = SANDBOX + "/ports/{port}/proxy"
 OPEN = SANDBOX + "/ports/{port}/open/{ticket}"
@@ -41,6 +46,20 @@ PAGE = """<!doctype html>
 """
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 router = noun("ports")
+
+
+class AnyMethodRoute(JsonRoute):
+    """For methods such as PROPFIND, of which there are too many to list."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        carried = scope["type"] != "http" or scope["method"] not in REFUSED_METHODS
+        return super().matches({**scope, "method": "GET"} if carried else scope)
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] in REFUSED_METHODS:
+            await super().handle(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
 
 
 async def find_port(connection: HTTPConnection) -> int:
@@ -64,9 +83,9 @@ async def through_proxy(request: Request, sandbox: TheSandbox, port: ThePort) ->
     way = Way.of(request, port, PROXY_SEGMENTS)
     if request.method == "GET" and _is_navigation(request):
         tickets: Tickets = request.app.state.tickets
-        root = request.scope.get("root_path", "") + tickets.path(sandbox.id, port)
-        return RedirectResponse(root.removesuffix("/") + way.target, 307)
-    return await _exchange(request, sandbox, way, opaque=False)
+        link = tickets.link(sandbox.id, port, request.scope.get("root_path", ""))
+        return RedirectResponse(link.removesuffix("/") + way.target, 307)
+    return await exchange(request, sandbox, way, opaque=False)
 
 
 async def through_link(request: Request, sandbox: TheSandbox, port: ThePort) -> Response:
@@ -77,7 +96,7 @@ async def through_link(request: Request, sandbox: TheSandbox, port: ThePort) -> 
     if opaque and request.method == "OPTIONS" and PREFLIGHT[0].decode() in request.headers:
         return _bare(Response(status_code=204), preflight(request.scope["headers"]))
     way = Way.of(request, port, OPEN_SEGMENTS)
-    return await _exchange(request, sandbox, way, opaque=opaque)
+    return await exchange(request, sandbox, way, opaque=opaque)
 
 
 async def socket_through_proxy(websocket: WebSocket, sandbox: TheSandbox, port: ThePort) -> None:
@@ -89,7 +108,10 @@ async def socket_through_link(websocket: WebSocket, sandbox: TheSandbox, port: T
     await _carry(websocket, sandbox, Way.of(websocket, port, OPEN_SEGMENTS))
 
 
-async def _exchange(request: Request, sandbox: Sandbox, way: Way, *, opaque: bool) -> Response:
+async def exchange(request: Request, sandbox: Sandbox, way: Way, *, opaque: bool) -> Response:
+    """The answer of the server, which has not begun yet. Raises PortUnreachable."""
+    if request.method in REFUSED_METHODS:
+        raise MethodNotAllowed(f"expected a method other than {request.method}")
     if "service-worker" in request.headers:
         raise Forbidden("expected no service worker: pages of a sandbox have none")
     if way.target == "/" and not request.scope["path"].endswith("/"):
@@ -100,7 +122,9 @@ async def _exchange(request: Request, sandbox: Sandbox, way: Way, *, opaque: boo
         if "text/html" in request.headers.get("accept", ""):
             return _page(sandbox, way, error)
         raise
-    return Exchange(await Peer.of(connection), request, way, opaque=opaque)
+    settings: Settings = request.app.state.settings
+    peer = await Peer.of(connection)
+    return Exchange(peer, request, way, opaque=opaque, patience=settings.port_answer_seconds)
 
 
 async def _carry(websocket: WebSocket, sandbox: Sandbox, way: Way) -> None:
@@ -150,9 +174,14 @@ for _path, _way in ((PROXY, through_proxy), (OPEN, through_link)):
                 name=f"{_way.__name__}_{_method.lower()}",
                 include_in_schema=bool(_rest),
                 response_class=Response,
-                responses=errors(SandboxNotFound, NotReady, PortUnreachable),
+                responses=errors(SandboxNotFound, NotReady, PortUnreachable, PortSilent),
                 summary=f"{_method} a server in the sandbox",
             )
 for _path, _socket in ((PROXY, socket_through_proxy), (OPEN, socket_through_link)):
     for _rest in ("", "/{path:path}"):
         router.add_api_websocket_route(_path + _rest, _socket)
+for _path, _way in ((PROXY, through_proxy), (OPEN, through_link)):
+    for _rest in ("", "/{path:path}"):
+        router.routes.append(
+            AnyMethodRoute(_path + _rest, _way, response_class=Response, include_in_schema=False)
+        )

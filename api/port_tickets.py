@@ -9,13 +9,18 @@ import secrets
 
 from pydantic import SecretStr
 
+from interpreter.ports_domain import PortsDomain
+
+ENTRANCE = "/.cellshell/open/"
+"""Where a ticket is handed in, at a port with a host name of its own."""
 _OPENS = re.compile(r"/v1/sandboxes/([^/]+)/ports/(\d{1,5})/open/([0-9a-f]{32})(?:/.*)?", re.DOTALL)
 
 
 class Tickets:
     """Derived from the token, so that links outlive the service; without one, from chance."""
 
-    def __init__(self, token: SecretStr | None) -> None:
+    def __init__(self, token: SecretStr | None, domain: PortsDomain | None = None) -> None:
+        self.domain = domain
         given = token.get_secret_value().encode() if token else secrets.token_bytes(32)
         self._key = hashlib.sha256(b"cellshell port ticket\0" + given).digest()
 
@@ -23,8 +28,14 @@ class Tickets:
         message = f"{sandbox}/{port}".encode()
         return hmac.new(self._key, message, hashlib.sha256).hexdigest()[:32]
 
+    def link(self, sandbox: str, port: int, root: str = "") -> str:
+        """Where a browser reaches the port; `root` is in front of our own paths."""
+        if self.domain is None:
+            return root + self.path(sandbox, port)
+        return f"{self.domain.origin(sandbox, port)}{ENTRANCE}{self.of(sandbox, port)}/"
+
     def path(self, sandbox: str, port: int) -> str:
-        """Where a browser reaches the port; what follows is the server's own path."""
+        """Its place below our own paths; what follows is the server's own path."""
         return f"/v1/sandboxes/{sandbox}/ports/{port}/open/{self.of(sandbox, port)}/"
 
     def open(self, path: str) -> bool:

@@ -31,7 +31,7 @@ async def list_ports(request: Request, sandbox: TheSandbox) -> Response:
                 port=port.port,
                 address=port.address,
                 pid=port.pid,
-                url=tickets.path(sandbox.id, port.port),
+                url=tickets.link(sandbox.id, port.port),
             )
             for port in await sandbox.ports()
         ]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.cases import Case, cases
+from bench.crowd import Crowd
 from bench.floors import BareBash, PlainKernel, PlainServer
 from bench.report import compare, report, show
 from bench.service import service
@@ -49,8 +50,9 @@ def run(only: str = "", scale: float = 1.0) -> Report:
         closing(PlainKernel(runner.get_loop())) as kernel,
         closing(PlainServer()) as server,
         way_out() as way,
+        closing(Crowd()) as crowd,
     ):
-        every = cases(api, bash, kernel, server, runner.get_loop(), Path(folder), way)
+        every = cases(api, bash, kernel, server, runner.get_loop(), Path(folder), way, crowd)
         return report(measure([case for case in every if only in case.name], scale))
 
 
@@ -62,6 +64,8 @@ def measure(chosen: list[Case], scale: float) -> Measured:
         for case in (case for case, most in zip(chosen, rounds, strict=True) if number < most):
             sides = [(case.ours, 0), (case.floor, 1)] if case.floor else [(case.ours, 0)]
             for operation, side in sides if number % 2 else reversed(sides):
+                if side == 0 and case.prepare:
+                    case.prepare()
                 start = time.perf_counter()
                 cleanup = operation()
                 seconds = time.perf_counter() - start

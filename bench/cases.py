@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import asyncio
     from pathlib import Path
 
+    from bench.crowd import Crowd
     from bench.service import Api
     from bench.way_out import WayOut
 
@@ -38,6 +39,8 @@ class Case(NamedTuple):
     rounds: int
     ours: Operation
     floor: Operation | None = None
+    prepare: Callable[[], None] | None = None
+    """Done before each of ours, while no clock runs."""
 
 
 def cases(
@@ -48,6 +51,7 @@ def cases(
     loop: asyncio.AbstractEventLoop,
     folder: Path,
     way: WayOut,
+    crowd: Crowd,
 ) -> list[Case]:
     ours = Ours(api)
     file, body = folder / "large", b"\0" * TEN_MB
@@ -63,6 +67,7 @@ def cases(
         Case("new session, first command", 20, ours.session, BareBash.fresh),
         Case("new context, first 1+1", 5, ours.context, partial(PlainKernel.fresh, loop)),
         Case("new sandbox, first command", 10, ours.sandbox, BareBash.fresh),
+        Case("new sandbox, first 1+1", 10, ours.kernel, partial(PlainKernel.fresh, loop)),
         Case("exec yes | head, 10 MB", 10, ours.lines, lines),
         Case("the same, streamed", 5, lambda: api.stream(EXEC, MANY_LINES), lines),
         Case("code 100k prints", 10, ours.prints, prints),
@@ -70,6 +75,8 @@ def cases(
         Case("port proxy, GET", 200, ours.proxied(), server.get),
         Case("read 10 MB", 10, partial(api.call, "GET", FILE), file.read_bytes),
         Case("GET through the egress proxy", 300, way.proxied, way.straight),
+        Case("destroy 50 sandboxes", 2, crowd.destroy, None, crowd.fill),
+        Case("adopt 50 sandboxes", 2, crowd.adopt, crowd.start_empty, crowd.fill_and_kill),
     ]
 
 
@@ -104,6 +111,13 @@ class Ours:
         path = f"/v1/sandboxes/b-{uuid4()}"
         self._api.json("PUT", path, {})
         self.exec(f"{path}/sessions/default")
+        return lambda: self._api.json("DELETE", path)
+
+    def kernel(self) -> Operation:
+        path = f"/v1/sandboxes/b-{uuid4()}"
+        self._api.json("PUT", path, {})
+        answer = self._api.json("POST", f"{path}/sessions/default/code", {"code": "1+1"})
+        _expect(answer["text"] == "2", answer)
         return lambda: self._api.json("DELETE", path)
 
     def proxied(self) -> Operation:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from contextlib import closing, contextmanager
 from http.client import HTTPConnection, HTTPResponse
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ from interpreter.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+KEPT = 3.0
+"""Seconds that an idle connection is good for."""
 SERVE = "from api.command import main; main()"
 
 
@@ -27,6 +30,7 @@ class Api:
 
     def __init__(self, port: int) -> None:
         self._connection = HTTPConnection("127.0.0.1", port, timeout=120)
+        self._used = 0.0
 
     def call(self, method: str, path: str, body: Any = None) -> bytes:
         return self._send(method, path, body, {}).read()
@@ -46,11 +50,17 @@ class Api:
         if body is not None and not isinstance(body, bytes):
             body = json.dumps(body).encode()
             headers |= {"Content-Type": "application/json"}
+        if time.monotonic() - self._used > KEPT:
+            self._connection.close()  # the service did, or is about to
         self._connection.request(method, path, body, headers)
         response = self._connection.getresponse()
+        self._used = time.monotonic()
         if response.status >= 400:
             raise RuntimeError(f"{method} {path} answered {response.status}: {response.read()!r}")
         return response
+
+    def disconnect(self) -> None:
+        self._connection.close()
 
     def close(self) -> None:
         """A box outlives its service: all are deleted."""
@@ -64,21 +74,27 @@ class Api:
 def service() -> Iterator[Api]:
     """A fresh service with an empty home, on a free port."""
     with tempfile.TemporaryDirectory(prefix="bench-") as home:
-        kernels = os.environ.get("CELLSHELL_KERNEL_ENVIRONMENT", str(Settings().python_home))
-        places = {"CELLSHELL_HOME": home, "CELLSHELL_KERNEL_ENVIRONMENT": kernels}
-        process = subprocess.Popen(
-            [sys.executable, "-c", SERVE, "serve", "--port", "0"],
-            env=os.environ | places | {"PYTHONUNBUFFERED": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        process, port = start(home)
         try:
-            with closing(Api(_port(process))) as api:
+            with closing(Api(port)) as api:
                 yield api
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait()
+
+
+def start(home: str) -> tuple[subprocess.Popen[str], int]:
+    """A service that listens, and its port."""
+    kernels = os.environ.get("CELLSHELL_KERNEL_ENVIRONMENT", str(Settings().python_home))
+    places = {"CELLSHELL_HOME": home, "CELLSHELL_KERNEL_ENVIRONMENT": kernels}
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVE, "serve", "--port", "0"],
+        env=os.environ | places | {"PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    return process, _port(process)
 
 
 def _port(process: subprocess.Popen[str]) -> int:

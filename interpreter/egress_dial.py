@@ -218,6 +218,7 @@ class Dialler:
             noted.reason = "failed"
             raise
         finally:
+            self._log.keep(noted)
             await line.peer.close()
 
     async def _open_in_time(self, wanted: Destination) -> Line:

@@ -18,7 +18,7 @@
     |                           SessionDeleted  ContextDeleted  SandboxDeleted
     |-- TooLarge (413)  RangeNotSatisfiable (416)  HeadersTooLarge (431)
     |-- QueueFull (429)
-    |-- PortUnreachable (502)
+    |-- PortUnreachable (502)  PortSilent (504)
     `-- Unavailable (503)       NotReady  AtCapacity  DiskFull  KernelFailed  ServiceUnreachable
 
 The client raises the same classes, chosen by `code` from `BY_CODE`.
@@ -224,6 +224,10 @@ class QueueFull(CellshellError):
 
 class PortUnreachable(CellshellError):
     code, status = "port_unreachable", 502
+
+
+class PortSilent(CellshellError):
+    code, status = "port_silent", 504
 
 
 class Unavailable(CellshellError):

@@ -372,7 +372,7 @@ class Port(Reply):
     pid: int | None = None
     """Who listens, as the sandbox sees it; null: not known."""
     url: str = ""
-    """Path by which a browser reaches it through this service: a key to this port alone."""
+    """Path by which a browser reaches it, or the whole address with `ports_domain`: a key to it."""
 
 
 class Health(Reply):

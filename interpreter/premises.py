@@ -70,7 +70,7 @@ class Premises:
         self._limits = limits
         self.group = enforcement.group(number)
         self.strikes = Strikes(limits)
-        self.network_log = NetworkLog()
+        self.network_log = NetworkLog(directory / "network.log")
         self.hints = Hints(None if network == "none" else self.network_log, self.strikes)
         self.number = number
         self._network = network

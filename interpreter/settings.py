@@ -21,6 +21,7 @@ from interpreter.allowed_host import AllowedHost
 from interpreter.egress_dial import Upstream
 from interpreter.fields import DEFAULT_OUTPUT_BYTES
 from interpreter.limit_models import LEAST_DISK, LEAST_MEMORY
+from interpreter.ports_domain import PortsDomain
 
 
 class Settings(BaseSettings):
@@ -101,6 +102,11 @@ class Settings(BaseSettings):
     """Seconds without activity after which a sandbox that asks for nothing else is paused."""
     on_idle: Literal["pause", "destroy"] = "pause"
     """What then becomes of it."""
+    ports_domain: str | None = None
+    """Ports are served to browsers below it, `https://8000-user-123.ports.example.org`: each an
+    origin of its own. Its names must lead here, by way of a proxy that keeps `Host`."""
+    port_answer_seconds: float = Field(default=600.0, gt=0)
+    """How long a server in a sandbox may take to begin its answer to a request."""
     uid_base: int = Field(default=1_200_000, ge=1000)
     """A service run by root gives each sandbox a uid of its own, counting from here."""
 
@@ -110,6 +116,13 @@ class Settings(BaseSettings):
         if url is not None:
             Upstream.parse(url.get_secret_value())
         return url
+
+    @field_validator("ports_domain")
+    @classmethod
+    def _is_a_domain(cls, domain: str | None) -> str | None:
+        if domain is not None:
+            PortsDomain.parse(domain)
+        return domain
 
     @field_validator("egress_private_hosts")
     @classmethod

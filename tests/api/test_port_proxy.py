@@ -56,10 +56,21 @@ async def echo(
     return found
 
 
-@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
+@pytest.mark.parametrize(
+    "method", [*["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "REPORT", "LOCK"]]
+)
 async def test_methods(http: httpx.AsyncClient, proxy: str, method: str) -> None:
     told = await echo(http, proxy, method, content=b"abc" if method != "GET" else None)
     assert (told["method"], told["body"]) == (method, 3 if method != "GET" else 0)
+
+
+@pytest.mark.parametrize("method", ["TRACE"])
+async def test_methods_that_are_not_carried(
+    http: httpx.AsyncClient, proxy: str, link: str, method: str
+) -> None:
+    for address in (proxy, link):
+        answer = await http.request(method, f"{address}/echo")
+        assert (answer.status_code, answer.json()["code"]) == (405, "method_not_allowed")
 
 
 async def test_head(http: httpx.AsyncClient, proxy: str) -> None:
@@ -275,8 +286,7 @@ async def test_a_link_opens_nothing_else(http: httpx.AsyncClient, sandbox: str, 
 # WebSockets
 
 
-@pytest_asyncio.fixture(scope="module")
-async def sockets(http: httpx.AsyncClient, sandbox: str, base_url: str) -> str:
+async def start_sockets(http: httpx.AsyncClient, sandbox: str) -> None:
     session = f"{sandbox}/sessions/default"
     body = {"command": "python3 -c 'import websockets'"}
     if (await http.post(f"{session}/exec", json=body)).json()["exit_code"]:
@@ -286,6 +296,11 @@ async def sockets(http: httpx.AsyncClient, sandbox: str, base_url: str) -> str:
         assert (await http.put(address, content=archive)).status_code < 300
         await http.patch(f"{session}/env", json={"PYTHONPATH": "/workspace/lib"})
     await start(http, sandbox, "sockets", WS)
+
+
+@pytest_asyncio.fixture(scope="module")
+async def sockets(http: httpx.AsyncClient, sandbox: str, base_url: str) -> str:
+    await start_sockets(http, sandbox)
     return base_url.replace("http", "ws") + f"{sandbox}/ports/{WS}/proxy"
 
 

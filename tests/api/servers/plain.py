@@ -97,7 +97,24 @@ async def endless(writer: Writer, headers: dict[str, str]) -> None:
         await writer.drain()
 
 
-SPECIAL = {"/redirect": redirect, "/events": events, "/large": large, "/endless": endless}
+async def stuck(writer: Writer, headers: dict[str, str]) -> None:
+    await writer.wait_closed()
+
+
+async def slow(writer: Writer, headers: dict[str, str]) -> None:
+    writer.write(OK.encode() + b"Content-Length: 2\r\n\r\n")
+    await asyncio.sleep(1.5)
+    writer.write(b"hi")
+
+
+SPECIAL = {
+    "/redirect": redirect,
+    "/events": events,
+    "/large": large,
+    "/endless": endless,
+    "/stuck": stuck,
+    "/slow": slow,
+}
 
 
 async def main() -> None:
