@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from interpreter import walls
+from interpreter.clock import Clock
 from interpreter.control import Control
 from interpreter.errors import NotReady
 from interpreter.launching import end_of, launch, prepare, tail
@@ -90,6 +91,7 @@ class Box:
         self.python = walls.python()
         self.host_pid = process.pid if process else -1
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.clock = Clock(plan.run / "clock.json")
         self._process = process
         self._exits: dict[int, asyncio.Future[int]] = {}
         self._discarding: set[asyncio.Task[None]] = set()
@@ -99,6 +101,7 @@ class Box:
     async def start(cls, plan: BoxPlan, joins: Sequence[str] = ()) -> Box:
         """Raises NotReady, with what bwrap said, when the box does not come up."""
         prepare(plan)
+        (plan.run / "clock.json").unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
             path = plan.run / "control"
             path.unlink(missing_ok=True)

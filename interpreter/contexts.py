@@ -296,7 +296,7 @@ class Context:
         assert self._place and self._place.process
         since = int(cell.execution.started_at * TICKS) if resumed else None
         end = CellEnd(self._place.box, self._place.process, kernel, since=since)
-        timeout = cell.time_left() if resumed else cell.request.timeout
+        timeout = cell.time_left(end.clock) if resumed else cell.request.timeout
         grace = self._settings.interrupt_grace
         return await end.watch(running, cell.execution.stop, timeout=timeout, grace=grace)
 
