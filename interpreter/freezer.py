@@ -6,6 +6,7 @@ answers on, and sees it when its last service has left it for good.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
@@ -34,14 +35,16 @@ class Freezer:
     def hold(self, seen: Collection[Seen]) -> bool:
         """Have those in it; whether they were, and all stand still. Raises OSError."""
         members = self._members()
-        missing = [each.pid for each in seen if each.pid not in members and not each.over]
+        missing = [each.pid for each in seen if not each.over and not _threads(each.pid) & members]
         for pid in missing:
             with suppress(ProcessLookupError):
                 (self.directory / "cgroup.procs").write_text(str(pid))
         return not missing and self._is_frozen()
 
     def _members(self) -> set[int]:
-        return set(map(int, (self.directory / "cgroup.procs").read_text().split()))
+        """Threads: of a process whose first one has ended the others are members without it."""
+        name = "tasks" if self._version == 1 else "cgroup.threads"
+        return set(map(int, (self.directory / name).read_text().split()))
 
     def _is_frozen(self) -> bool:
         if self._version == 1:
@@ -51,3 +54,9 @@ class Freezer:
     def _set(self, state: str) -> None:
         name = "freezer.state" if self._version == 1 else "cgroup.freeze"
         (self.directory / name).write_text(state)
+
+
+def _threads(pid: int) -> set[int]:
+    with suppress(OSError):
+        return set(map(int, os.listdir(f"/proc/{pid}/task")))
+    return set()
