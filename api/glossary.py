@@ -71,6 +71,7 @@ WORDS = {
     "LimitMechanisms.cpus": "What limits processor time.",
     "LimitMechanisms.pids": "What limits processes.",
     "LimitMechanisms.open_files": "What limits descriptors of one process.",
+    "LimitMechanisms.pause": "What stops a sandbox that is paused.",
     "idle_timeout": "Seconds without activity until it is paused or deleted; null: never.",
     "keep_alive": "Whether a sandbox in which it runs is not idle.",
     "on_idle": "What becomes of it when idle: `pause` or `destroy`; null: as the service has it.",

@@ -74,6 +74,7 @@ def cases(
         Case("write 10 MB", 10, partial(api.json, "PUT", FILE, body), write),
         Case("port proxy, GET", 200, ours.proxied(), server.get),
         Case("read 10 MB", 10, partial(api.call, "GET", FILE), file.read_bytes),
+        Case("pause and resume", 50, ours.pause),
         Case("GET through the egress proxy", 300, way.proxied, way.straight),
         Case("destroy 50 sandboxes", 2, crowd.destroy, None, crowd.fill),
         Case("adopt 50 sandboxes", 2, crowd.adopt, crowd.start_empty, crowd.fill_and_kill),
@@ -127,6 +128,13 @@ class Ours:
         wait = {"for": "port", "port": PORT}
         self._api.json("POST", f"{SANDBOX}/processes/server/wait", wait)
         return partial(self._api.call, "GET", f"{SANDBOX}/ports/{PORT}/proxy/")
+
+    def pause(self) -> None:
+        """Of a sandbox with what the other cases have left in it."""
+        answer = self._api.json("POST", f"{SANDBOX}/pause")
+        _expect(answer["status"] == "paused", answer)
+        answer = self._api.json("POST", f"{SANDBOX}/resume")
+        _expect(answer["status"] == "running", answer)
 
     def lines(self) -> None:
         answer = self._api.call("POST", EXEC, MANY_LINES)

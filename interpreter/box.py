@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 from interpreter import walls
+from interpreter.clock import Clock
 from interpreter.control import Control
 from interpreter.errors import NotReady
 from interpreter.launching import end_of, launch, prepare, tail
@@ -100,6 +101,7 @@ class Box:
         self.limited = False
         """Whether what runs in it unasked would be missed elsewhere."""
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.clock = Clock(plan.run / "clock.json")
         self._process = process
         self._exits: dict[int, asyncio.Future[int]] = {}
         self._discarding: set[asyncio.Task[None]] = set()
@@ -109,6 +111,7 @@ class Box:
     async def start(cls, plan: BoxPlan, joins: Sequence[str] = ()) -> Box:
         """Raises NotReady, with what bwrap said, when the box does not come up."""
         prepare(plan)
+        (plan.run / "clock.json").unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
             path = plan.run / "control"
             path.unlink(missing_ok=True)

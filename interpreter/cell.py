@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Literal, Self
 
+from interpreter.clock import Clock, boot_time
 from interpreter.environment import Environment
-from interpreter.execution import Execution, boot_time
+from interpreter.execution import Execution
 from interpreter.kept_output import KeptOutput
 from interpreter.models import CodeResult, ErrorInfo, ExitInfo, Notice, RunCode
 from interpreter.recording import CodeRecording, event_data
@@ -101,10 +102,10 @@ class Cell:
     def never_ran(self) -> None:
         self.execution.finish(self.result())
 
-    def time_left(self) -> float | None:
+    def time_left(self, clock: Clock) -> float | None:
         """Of its timeout, counted from when it began to run."""
         timeout = self.request.timeout
-        return timeout and max(0.001, self.execution.started_at + timeout - boot_time())
+        return timeout and max(0.001, timeout - clock.since(self.execution.started_at))
 
     def untold(self, ran: Ran) -> dict[str, Any]:
         """An exception that could not even be shown: only the kernel's reply names it."""

@@ -25,6 +25,7 @@ class CellEnd:
     ) -> None:
         """`since` is when the cell began, in clock ticks since boot; by default now."""
         self._box = box
+        self.clock = box.clock
         self._process = process
         self._kernel = kernel
         self._since = ticks() if since is None else since
@@ -40,7 +41,7 @@ class CellEnd:
     ) -> tuple[Early | None, bool]:
         """Wait for the end; on a timeout or a stop, bring it about. Whether it took a kill."""
         waited: set[asyncio.Future[Any]] = {running, stop}
-        await asyncio.wait(waited, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        await self.clock.wait(waited, timeout)
         if running.done():
             return None, False
         early: Early = "stopped" if stop.done() else "timeout"

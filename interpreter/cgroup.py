@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from interpreter.family import gone
+from interpreter.freezer import Freezer
 from interpreter.limit_models import Limits
 
 PERIOD = 100_000
@@ -82,7 +83,7 @@ class Reading(NamedTuple):
 
 
 class Group:
-    """`places` are by controller: memory, cpu, cpuacct, pids; any may be missing."""
+    """`places` are by controller: memory, cpu, cpuacct, pids, freezer; any may be missing."""
 
     def __init__(self, places: Mapping[str, Place]) -> None:
         self._places = dict(places)
@@ -101,8 +102,15 @@ class Group:
     @property
     def joins(self) -> list[str]:
         """Files that a process writes `0` to, to be in the group with all it starts."""
-        joins = {place.directory: NAMES[place.version].join for place in self._places.values()}
+        places = [place for name, place in self._places.items() if name != "freezer"]
+        joins = {place.directory: NAMES[place.version].join for place in places}
         return [str(directory / name) for directory, name in joins.items()]
+
+    @property
+    def freezer(self) -> Freezer | None:
+        """None where there is none, also for a box that was started without."""
+        place = self._places.get("freezer")
+        return Freezer(*place) if place and place.directory.is_dir() else None
 
     def create(self, limits: Limits) -> None:
         """Raises OSError where the kernel refuses a limit; then nothing is left of the group."""
@@ -139,7 +147,8 @@ class Group:
 
     def processes(self) -> set[int]:
         found: set[int] = set()
-        for directory in self._directories:
+        inner = [self.freezer.directory] if self.freezer else []
+        for directory in [*self._directories, *inner]:
             with suppress(OSError):
                 found.update(map(int, (directory / "cgroup.procs").read_text().split()))
         return found
@@ -159,7 +168,7 @@ class Group:
 
     async def _empty(self) -> bool:
         """One pass; whether nothing was there to be killed."""
-        self._hold_forks()
+        self._strike()
         with ExitStack() as stack:
             handles = {}
             for pid in self.processes():
@@ -171,17 +180,24 @@ class Group:
             for pid in found:
                 with suppress(ProcessLookupError):
                     signal.pidfd_send_signal(handles[pid], signal.SIGKILL)
+            if self.freezer:
+                self.freezer.thaw()  # in version 1 what is frozen does not even end
             async with asyncio.timeout(PATIENCE):
                 await asyncio.gather(*(gone(handles[pid]) for pid in found))
         return not found
 
-    def _hold_forks(self) -> None:
+    def _strike(self) -> None:
+        """Version 2 kills all at once; in both nothing is forked from here on."""
+        for directory in self._directories:
+            if (directory / "cgroup.kill").exists():
+                (directory / "cgroup.kill").write_text("1")
         place = self._places.get("pids")
         if place and place.directory.is_dir():
             (place.directory / "pids.max").write_text("0")
 
     def _removed(self) -> bool:
-        for directory in self._directories:
+        inner = [self.freezer.directory] if self.freezer else []
+        for directory in [*inner, *self._directories]:
             try:
                 directory.rmdir()
             except FileNotFoundError:

@@ -17,7 +17,9 @@ from typing import NamedTuple
 
 from interpreter.cgroup import Group, Place
 
-CONTROLLERS = ("memory", "cpu", "cpuacct", "pids")
+CONTROLLERS = ("memory", "cpu", "cpuacct", "pids", "freezer")
+ALWAYS = frozenset({"cpuacct", "freezer"})
+"""What every group of version 2 has, whatever controllers there are."""
 SERVICE = "service"
 _log = logging.getLogger(__name__)
 
@@ -48,23 +50,34 @@ class Cgroups:
     def claim(cls, name: str, record: Path, found: Iterable[Hierarchy]) -> Cgroups:
         """Make our directory, called `name`, in every hierarchy where that is possible."""
         groups = cls(record)
-        for hierarchy in sorted(found, key=lambda each: each.version):
+        for hierarchy in sorted(found, key=_turn):
             offered = hierarchy.controllers - groups._places.keys()
             wanted = [c for c in CONTROLLERS if c in offered]
-            if not wanted or (set(wanted) <= {"cpuacct"} and hierarchy.version == 2):
-                continue  # the time is counted there, and nothing else is had
-            try:
-                place = groups._make(hierarchy, name, wanted)
-            except (OSError, Refused) as error:
-                groups.lacking |= dict.fromkeys(wanted, _why(hierarchy, error))
-            else:
-                groups._places |= dict.fromkeys(wanted, place)
+            if hierarchy.version == 2 and set(wanted) <= ALWAYS:
+                wanted = [c for c in wanted if c == "freezer"]  # no box joins it: no time to count
+            if wanted:
+                groups._claim(hierarchy, name, wanted)
         for controller in CONTROLLERS:
             if controller not in groups._places:
                 groups.lacking.setdefault(controller, "the kernel offers no such control group")
         if groups._places:
             groups._remember([*groups._recorded(), groups._places])
         return groups
+
+    def _claim(self, hierarchy: Hierarchy, name: str, wanted: list[str]) -> None:
+        try:
+            place = self._make(hierarchy, name, wanted)
+        except (OSError, Refused) as error:
+            self.lacking |= dict.fromkeys(wanted, _why(hierarchy, error))
+            if hierarchy.version == 2 and wanted != ["freezer"]:
+                self._claim(hierarchy, name, ["freezer"])
+        else:
+            self._places |= dict.fromkeys(wanted, place)
+
+    def renounce(self, controller: str, why: str) -> None:
+        """It turned out to be of no use."""
+        self._places.pop(controller, None)
+        self.lacking[controller] = why
 
     def version(self, controller: str) -> int | None:
         place = self._places.get(controller)
@@ -108,7 +121,7 @@ class Cgroups:
                 (directory / "cpu.shares").write_text(str(shares))
             return Place(1, directory)
         parent = hierarchy.own.parent if hierarchy.own.name == SERVICE else hierarchy.own
-        offered = [c for c in wanted if c != "cpuacct"]
+        offered = [c for c in wanted if c not in ALWAYS]
         if missing := set(offered) - _words(parent / "cgroup.subtree_control"):
             self._left = _vacate(parent)
             _enable(parent, missing)
@@ -189,9 +202,13 @@ def _own(mount: str, controllers: set[str], path: str) -> Hierarchy | None:
         return None
     own = Path(point) / (path if root == "/" else path.removeprefix(root)).strip("/")
     if version == 2:
-        # Processor time is counted in every group, whatever controllers there are.
-        controllers = _words(own / "cgroup.controllers") | {"cpuacct"}
+        controllers = _words(own / "cgroup.controllers") | ALWAYS
     return Hierarchy(version, frozenset(controllers), own)
+
+
+def _turn(hierarchy: Hierarchy) -> tuple[bool, int]:
+    """The freezer of version 1 last: what it holds can only be killed by letting it go on."""
+    return hierarchy.version == 1 and "freezer" in hierarchy.controllers, hierarchy.version
 
 
 def _vacate(parent: Path) -> Path:

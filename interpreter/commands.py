@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from interpreter.box import Box, BoxProcess
+from interpreter.clock import Clock, boot_time
 from interpreter.environment import Environment, difference, shareable
 from interpreter.errors import InvalidRequest, SessionDeleted
-from interpreter.execution import Execution, boot_time
+from interpreter.execution import Execution
 from interpreter.hints import Hints
 from interpreter.kept_output import KeptOutput
 from interpreter.lane import Lane
@@ -172,7 +173,7 @@ class Commands:
                 run.sink,
                 run.recording.resume(run.execution.entries()),
                 stop,
-                timeout=run.time_left(),
+                timeout=run.time_left(shell.box.clock),
                 keep=request.max_output_bytes,
             )
             if ended.how != "unsent":
@@ -306,9 +307,9 @@ class _Run:
     def never_ran(self) -> None:
         self.execution.finish(self.result(cancelled=True))
 
-    def time_left(self) -> float | None:
+    def time_left(self, clock: Clock) -> float | None:
         timeout = self.request.timeout
-        return timeout and max(0.001, self.execution.started_at + timeout - boot_time())
+        return timeout and max(0.001, timeout - clock.since(self.execution.started_at))
 
 
 def _corrupts(command: str, recording: CommandRecording) -> bool:

@@ -301,7 +301,7 @@ class Context:
         assert self._seat.place and self._seat.place.process
         since = int(cell.execution.started_at * TICKS) if resumed else None
         end = CellEnd(self._seat.place.box, self._seat.place.process, kernel, since=since)
-        timeout = cell.time_left() if resumed else cell.request.timeout
+        timeout = cell.time_left(end.clock) if resumed else cell.request.timeout
         grace = self._settings.interrupt_grace
         return await end.watch(running, cell.execution.stop, timeout=timeout, grace=grace)
 

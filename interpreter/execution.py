@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
+from interpreter.clock import boot_time
 from interpreter.errors import (
     BY_CODE,
     DiskFull,
@@ -30,11 +31,6 @@ State = Literal["queued", "running", "done"]
 RESULTS: dict[Kind, type[ExecResult] | type[CodeResult]] = {"exec": ExecResult, "code": CodeResult}
 LATE_BYTES = 1024 * 1024
 SMALL = 32 * 1024
-
-
-def boot_time() -> float:
-    """Seconds since boot: goes on whatever becomes of this process."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Execution:

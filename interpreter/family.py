@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+OVER = b"ZXx"
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -31,6 +32,10 @@ class Seen(NamedTuple):
     state: bytes
     started: int
 
+    @property
+    def over(self) -> bool:
+        return self.state in OVER
+
 
 def look(pid: int) -> Seen | None:
     try:
@@ -38,7 +43,19 @@ def look(pid: int) -> Seen | None:
     except OSError:
         return None
     fields = stat.rpartition(b")")[2].split()
-    return Seen(pid, int(fields[1]), fields[0], int(fields[19]))
+    state = fields[0]
+    if state in OVER and int(fields[17]) > 1:  # its first thread has ended, and others go on
+        state = _state_of_others(pid)
+    return Seen(pid, int(fields[1]), state, int(fields[19]))
+
+
+def _state_of_others(pid: int) -> bytes:
+    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with suppress(OSError):
+            state = stat.read_bytes().rpartition(b")")[2].split()[0]
+            if state not in OVER:
+                return state
+    return b"Z"
 
 
 def below(root: int, spare: Collection[int] = ()) -> list[Seen]:

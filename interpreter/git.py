@@ -48,7 +48,7 @@ async def checkout(
     existed = await _check_free(box, directory)
     git = _Git(box, _environment(env, url))
     try:
-        async with asyncio.timeout(request.timeout):
+        async with box.clock.timeout(request.timeout):
             code, text = await git.run(_words(url, request, directory))
             if code == 0:
                 return await _describe(git, directory)

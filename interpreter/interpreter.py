@@ -97,10 +97,11 @@ class Interpreter:
         await self._take_up()
         sandboxes = self.sandboxes()
         numbers = {sandbox.number for sandbox in sandboxes}
+        # The groups first: a box that is frozen by version 1 does not end before it is let go on.
+        await self._enforcement.sweep(sandbox.number for sandbox in sandboxes if sandbox.has_box)
         self.swept = await sweep(
             settings.runtime, settings.home / "sandboxes", numbers, self._sandboxes.keys()
         )
-        await self._enforcement.sweep(sandbox.number for sandbox in sandboxes if sandbox.has_box)
         return self
 
     async def _take_up(self) -> None:

@@ -39,6 +39,8 @@ class LimitMechanisms(BaseModel):
     disk: Literal["image"] | None = None
     """`image`: the sandbox's files are on a file system of their own."""
     open_files: Literal["rlimit"] | None = None
+    pause: Cgroup | Literal["signals"] = "signals"
+    """What stops everything in a sandbox while it is paused."""
 
 
 class Usage(BaseModel):

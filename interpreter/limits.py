@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import subprocess
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,11 @@ from interpreter.cgroup import Group
 from interpreter.cgroups import Cgroups, hierarchies
 from interpreter.disks import Disk
 from interpreter.errors import LimitUnsupported, NotReady
+from interpreter.family import look
+from interpreter.launching import JOIN
 from interpreter.limit_models import LEAST_MEMORY, LimitMechanisms, Limits
 from interpreter.models import Isolation
+from interpreter.pausing import freeze
 from interpreter.settings import Settings
 
 NAMES = {"memory_bytes": "memory", "cpus": "cpus", "pids": "pids", "disk_bytes": "disk"}
@@ -54,6 +59,8 @@ class Enforcement:
             return cls(settings, LimitMechanisms(), lacking, Cgroups(record))
         cgroups = Cgroups.claim(settings.runtime.name, record, hierarchies())
         found, lacking = await _try_groups(cgroups)
+        if await _try_freezer(cgroups):
+            found["pause"] = f"cgroup{cgroups.version('freezer')}"
         found["open_files"] = "rlimit"
         if found["pids"] is None and os.geteuid() == 0:  # else boxes share a uid, and its count
             found["pids"] = "rlimit"
@@ -167,3 +174,42 @@ async def _try_groups(cgroups: Cgroups) -> tuple[dict[str, Any], dict[str, str]]
         else:
             found[name] = f"cgroup{version}"
     return found, lacking
+
+
+async def _try_freezer(cgroups: Cgroups) -> bool:
+    """Whether a process that has joined a group can be stopped by it; else nobody is."""
+    if cgroups.version("freezer") is None:
+        return False
+    group = cgroups.group("trial")
+    try:
+        if group.exists:
+            await group.remove()
+        group.create(Limits())
+        return await _freeze_one(group)
+    except (OSError, NotReady) as error:
+        why = error.strerror if isinstance(error, OSError) else error.message
+        cgroups.renounce("freezer", f"a process cannot be stopped by its control group: {why}")
+        return False
+    finally:
+        await group.remove()
+
+
+async def _freeze_one(group: Group) -> bool:
+    script = "echo joined; read -r _"
+    process = await asyncio.create_subprocess_exec(
+        *("/bin/sh", "-c", JOIN, "join", *group.joins, "--", "/bin/sh", "-c", script),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={},
+    )
+    assert process.stdout and group.freezer
+    try:
+        if not await process.stdout.readline():
+            raise NotReady("it cannot join its group")
+        await freeze(group.freezer, lambda: list(filter(None, [look(process.pid)])))
+        return True
+    finally:
+        group.freezer.thaw()
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()

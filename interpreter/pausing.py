@@ -1,7 +1,8 @@
 """Stopping everything in a box, and letting it go on.
 
-By signals, which every tier has. What the user had stopped himself is not let go on: only what was
-stopped here, which is written down before it is done, so that the next service can undo it.
+By a control group where the service may use one, else by signals, which every tier has. What the
+user had stopped himself is not let go on. While a sandbox is paused there is a file that says so,
+to the next service too, also while that one has it go on for a moment to take it up.
 """
 
 from __future__ import annotations
@@ -10,67 +11,137 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+from interpreter.box import Box
+from interpreter.cgroup import Group
+from interpreter.clock import Clock
 from interpreter.errors import DiskFull, NotReady
-from interpreter.family import below, look
+from interpreter.family import Seen, below, look
+from interpreter.freezer import Freezer
 
 PASSES, BETWEEN = 500, 0.002
 """How often what has been forked meanwhile is looked for, and after how many seconds again."""
-OVER = b"TtZXx"
+STILL = b"Tt"
 
 
 class Pause:
-    """Of one sandbox. `path` is where the stopped are written down."""
+    """Of one sandbox. `path` is the file; `group` the control group of its box."""
+
+    def __init__(self, path: Path, group: Group) -> None:
+        self._path = path
+        self._group = group
+        self._signals = Signals(path)
+        self._clock: Clock | None = None
+        self.active = path.exists()
+
+    async def begin(self, box: Box, spare: Collection[int] = ()) -> None:
+        """Stop all in the box but init; not what is below `spare`.
+
+        Raises DiskFull, and NotReady when something does not stop: nothing is paused then.
+        """
+        try:
+            self._signals.save()
+            self.active, self._clock = True, box.clock
+            self._clock.stop()
+            await self._stop(lambda: below(box.host_pid, spare))
+        except OSError as error:
+            self.end()
+            raise DiskFull(f"whom to wake cannot be written down: {error}") from error
+        except BaseException:
+            self.end()
+            raise
+
+    async def _stop(self, seen: Callable[[], list[Seen]]) -> None:
+        def wanted() -> list[Seen]:
+            if not self.active:
+                raise NotReady("the sandbox is being ended")
+            return seen()
+
+        if freezer := self._group.freezer:
+            await freeze(freezer, wanted)
+        else:
+            await until_still(lambda: self._signals.hold(wanted()))
+
+    @asynccontextmanager
+    async def lifted(self, box: Callable[[], Box | None]) -> AsyncIterator[None]:
+        """Of a paused sandbox: it goes on for so long. Its file stays, and its clock stands still.
+
+        Raises DiskFull and NotReady when it cannot be stopped again.
+        """
+        paused = self.active
+        self._wake()
+        try:
+            yield
+        finally:
+            found = box()
+            if paused and found and not found.ended.done():
+                await self.begin(found)
+            else:
+                self.end()
+
+    def end(self) -> None:
+        self._wake()
+        if self._clock:
+            self._clock.go()
+        self._path.unlink(missing_ok=True)
+
+    def _wake(self) -> None:
+        self._signals.wake()
+        if freezer := self._group.freezer:
+            freezer.thaw()
+        self.active = False
+
+
+async def freeze(freezer: Freezer, seen: Callable[[], list[Seen]]) -> None:
+    """Stop whoever is seen. Raises NotReady; then some may stand still."""
+    try:
+        freezer.freeze()
+        await until_still(lambda: freezer.hold(seen()))
+    except OSError as error:
+        raise NotReady(f"the control group stops nobody: {error.strerror}") from error
+
+
+async def until_still(hold: Callable[[], bool]) -> None:
+    for _ in range(PASSES):
+        if hold():
+            return
+        await asyncio.sleep(BETWEEN)
+    raise NotReady("something in the sandbox cannot be stopped now: it goes on, try again")
+
+
+class Signals:
+    """Whom it stops is written down before, so that the next service can let them go on."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._stopped: list[tuple[int, int]] = []
-        self.active = path.exists()
         with suppress(FileNotFoundError, ValueError, TypeError):
             self._stopped = [
                 (int(pid), int(started)) for pid, started in json.loads(path.read_text())
             ]
 
-    async def begin(self, root: int, spare: Collection[int] = ()) -> None:
-        """Stop all below `root`, parents first; not what is below `spare`.
+    def hold(self, seen: Collection[Seen]) -> bool:
+        """Stop them, parents first; whether they all stood still already. Raises OSError."""
+        running = [each for each in seen if each.state not in STILL and not each.over]
+        told = set(self._stopped)
+        new = [(each.pid, each.started) for each in running]
+        self._stopped += [each for each in new if each not in told]
+        if running:
+            self.save()
+        for each in running:  # those that were told too: a neighbour may let them go on
+            _signal(each.pid, each.started, signal.SIGSTOP)
+        return not running
 
-        Raises DiskFull, and NotReady when something does not stop: nothing is paused then.
-        """
-        try:
-            await self._stop(root, spare)
-        except OSError as error:
-            self.end()
-            raise DiskFull(f"whom to wake cannot be written down: {error}") from error
-
-    async def _stop(self, root: int, spare: Collection[int]) -> None:
-        self._save()
-        self.active = True
-        for _ in range(PASSES):
-            running = [each for each in below(root, spare) if each.state not in OVER]
-            if not running:
-                return
-            told = set(self._stopped)
-            new = [each for each in running if (each.pid, each.started) not in told]
-            self._stopped += [(each.pid, each.started) for each in new]
-            self._save()
-            for each in running:  # those that were told too: a neighbour may let them go on
-                _signal(each.pid, each.started, signal.SIGSTOP)
-            await asyncio.sleep(BETWEEN)
-        self.end()
-        raise NotReady("something in the sandbox cannot be stopped now: it goes on, try again")
-
-    def end(self) -> None:
+    def wake(self) -> None:
         """Children first: a shell that wakes up finds nothing of its own stopped."""
         for pid, started in reversed(self._stopped):
             _signal(pid, started, signal.SIGCONT)
         self._stopped = []
-        self._path.unlink(missing_ok=True)
-        self.active = False
 
-    def _save(self) -> None:
+    def save(self) -> None:
         partial = self._path.with_suffix(".partial")
         partial.write_text(json.dumps(self._stopped))
         partial.replace(self._path)

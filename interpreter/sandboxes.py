@@ -71,7 +71,7 @@ class Sandbox:
             spares=resources.spares,
         )
         self._plan = self._premises.plan
-        self._pause = Pause(self.directory / "paused.json")
+        self._pause = Pause(self.directory / "paused.json", self._premises.group)
         self.activity = Activity(
             request.idle_timeout, since=created_at, is_busy=self._is_busy, on_idle=self._on_idle
         )
@@ -212,7 +212,7 @@ class Sandbox:
         async with self._starting:
             if self.has_box and not self._deleted:
                 assert self._box
-                await self._pause.begin(self._box.host_pid, self._worker.host_pids())
+                await self._pause.begin(self._box, self._worker.host_pids())
 
     async def wake(self) -> None:
         """Let it go on, if it is paused."""
@@ -234,25 +234,22 @@ class Sandbox:
         Everything in it goes on: processes, terminals, shells and kernels with what they run.
         """
         self._ran_before = True
-        paused = self._pause.active
-        self._pause.end()  # what is taken up has to answer
-        found = await Box.find(self._plan, self._premises.group.joins)
-        if found is None:
-            await self.processes.restore(None, {})
-            for execution in self.executions.unfinished():
-                execution.fail(NotReady("the service and the box ended while this ran"))
-            return
-        self._box, live = found
-        self._premises.strikes.watch(self._premises.group)
-        with suppress(OSError):
-            await self._premises.connect(self._box, self._stack)
-        await self.processes.restore(self._box, live)
-        for session in self._sessions.values():
-            await session.take_up(self._box, live)
-        await self._end_unknown(live)
-        self.activity.touch()
-        if paused:
-            await self._pause.begin(self._box.host_pid)
+        async with self._pause.lifted(lambda: self._box):  # what is taken up has to answer
+            found = await Box.find(self._plan, self._premises.group.joins)
+            if found is None:
+                await self.processes.restore(None, {})
+                for execution in self.executions.unfinished():
+                    execution.fail(NotReady("the service and the box ended while this ran"))
+                return
+            self._box, live = found
+            self._premises.strikes.watch(self._premises.group)
+            with suppress(OSError):
+                await self._premises.connect(self._box, self._stack)
+            await self.processes.restore(self._box, live)
+            for session in self._sessions.values():
+                await session.take_up(self._box, live)
+            await self._end_unknown(live)
+            self.activity.touch()
 
     async def _end_unknown(self, live: Mapping[str, BoxProcess]) -> None:
         """Shells and kernels of sessions that had just been deleted, or were not yet recorded."""
@@ -314,6 +311,7 @@ class Sandbox:
     async def destroy(self) -> None:
         """End everything and remove it, files and records too."""
         self._deleted = True
+        self._pause.end()
         for execution in self.executions.unfinished():
             execution.end_early(SandboxDeleted(f"sandbox {self.id!r} was deleted"))
         if self._box is not None:

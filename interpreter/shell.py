@@ -13,8 +13,8 @@ from typing import Any
 
 from interpreter import bash
 from interpreter.box import Box, BoxProcess
+from interpreter.clock import boot_time
 from interpreter.command_outputs import STREAMS, CommandOutputs, Sink
-from interpreter.execution import boot_time
 from interpreter.family import inside_pid, main_children
 from interpreter.shell_ledger import Ledger, Modes, Past, Sent
 from interpreter.shell_probe import Probe
@@ -162,12 +162,13 @@ class Shell:
         self._report.resume()
         probe = await self._probe()
         waited: set[asyncio.Future[Any]] = {probe.report, stop, self._process.ended}
-        await asyncio.wait(waited, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        await self.box.clock.wait(waited, timeout)
         if probe.report.done():
             self._know(probe.of(past.modes))
             return None
+        exited = not self.alive
         await self.kill()
-        return "stopped" if stop.done() else "exited" if waited else "timeout"
+        return "stopped" if stop.done() else "exited" if exited else "timeout"
 
     @property
     def alive(self) -> bool:
@@ -194,14 +195,13 @@ class Shell:
     ) -> Ended:
         assert self._woken
         stopper = self._on_stop(stop)
-        timer = timeout and self._loop.call_later(timeout, self._wake, "timeout")
+        timer = self.box.clock.call_later(timeout, lambda: self._wake("timeout"))
         try:
             how = await self._woken
             harder = await self._halt(spared) if how in ("timeout", "stopped") else False
         finally:
             stop.remove_done_callback(stopper)
-            if timer:
-                timer.cancel()
+            timer.cancel()
             self._settle(outputs)
         return self._ended(how, harder)
 

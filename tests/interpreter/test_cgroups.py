@@ -104,19 +104,24 @@ def test_where_this_process_is(
     assert [(each.version, str(each.own)) for each in found] == expected
 
 
-async def test_version_2_for_real(tmp_path: Path) -> None:
-    def fits(each: Hierarchy) -> bool:
-        return each.version == 2 and {"memory", "pids"} <= each.controllers
+def test_nobody_joins_what_only_pauses(tmp_path: Path) -> None:
+    made = Group({"memory": Place(1, tmp_path / "a"), "freezer": Place(2, tmp_path / "b")})
+    assert made.freezer is None
+    made.create(Limits())
+    assert made.joins == [str(tmp_path / "a" / "tasks")]
+    assert made.freezer is not None
+    assert made.freezer.directory == tmp_path / "b" / "paused"
 
-    usable = [each for each in hierarchies() if fits(each)]
-    if not usable:
-        pytest.skip("a hierarchy of version 2 with controllers is not installed here")
-    groups = Cgroups.claim("cellshell-test", tmp_path / "record.json", usable)
-    if groups.lacking.get("memory"):
-        pytest.skip(f"a group of version 2 is not installed here: {groups.lacking['memory']}")
-    made = groups.group("box")
-    made.create(LIMITS)
-    assert made.reading().pids == 0
-    await made.remove()
-    groups.close()
-    assert not made.exists
+
+def test_the_freezer_of_version_2_comes_first(tmp_path: Path) -> None:
+    found = []
+    for version, offered in ((1, "freezer"), (1, "memory"), (2, "cpuacct freezer")):
+        own = tmp_path / f"{version}-{offered[:4]}"
+        own.mkdir()
+        found.append(Hierarchy(version, frozenset(offered.split()), own))
+    groups = Cgroups.claim("ours", tmp_path / "record", found)
+    assert (groups.version("memory"), groups.version("freezer")) == (1, 2)
+    assert groups.version("cpuacct") is None  # nobody joins that group, so no time is counted
+    found[2].own.rename(tmp_path / "gone")
+    groups = Cgroups.claim("ours", tmp_path / "record", found)
+    assert (groups.version("memory"), groups.version("freezer")) == (1, 1)

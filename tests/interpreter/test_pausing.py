@@ -7,6 +7,7 @@ import os
 import shlex
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -14,22 +15,60 @@ import pytest_asyncio
 from asking import python_of, shell_of
 
 from interpreter.activity import Activity
-from interpreter.errors import SandboxNotFound
+from interpreter.cgroup import Group
+from interpreter.cgroups import Cgroups, hierarchies
+from interpreter.errors import SandboxNotFound, WaitTimeout
 from interpreter.family import below
 from interpreter.interpreter import Interpreter
-from interpreter.models import CreateSandbox, Exec, StartProcess, WaitFor
+from interpreter.limit_models import Limits
+from interpreter.models import (
+    CodeResult,
+    CreateSandbox,
+    Exec,
+    ExecResult,
+    RunCode,
+    StartProcess,
+    WaitFor,
+)
+from interpreter.pausing import Pause
 from interpreter.sandboxes import Sandbox
 
 pytestmark = pytest.mark.box
 
 
-@pytest_asyncio.fixture
-async def own(interpreter: Interpreter) -> AsyncIterator[Sandbox]:
-    """A sandbox of the test's own."""
-    sandbox = await interpreter.create_sandbox(CreateSandbox())
-    yield sandbox
-    if sandbox in interpreter.sandboxes():
-        await interpreter.delete_sandbox(sandbox.id)
+@pytest_asyncio.fixture(params=["cgroup2", "cgroup1", "signals"])
+async def own(
+    interpreter: Interpreter, request: pytest.FixtureRequest, tmp_path: Path
+) -> AsyncIterator[Sandbox]:
+    """A sandbox of the test's own, paused in each way."""
+    async with freezing(request.param, tmp_path) as group:
+        sandbox = await interpreter.create_sandbox(CreateSandbox())
+        sandbox._pause = Pause(sandbox._pause._path, group)
+        yield sandbox
+        if sandbox in interpreter.sandboxes():
+            await interpreter.delete_sandbox(sandbox.id)
+
+
+@asynccontextmanager
+async def freezing(way: str, directory: Path) -> AsyncIterator[Group]:
+    """A group that stops processes in that way; nobody is left in it."""
+    if way == "signals":
+        yield Group({})
+        return
+    found = [each for each in hierarchies() if f"cgroup{each.version}" == way]
+    name = f"cellshell-test-{os.getpid()}"
+    groups = Cgroups.claim(name, directory / "cgroups.json", found)
+    group = groups.group("box")
+    try:
+        if groups.version("freezer") is None:
+            pytest.skip(f"the freezer of {way} is not installed: {groups.lacking['freezer']}")
+        group.create(Limits())
+        assert not group.joins or way == "cgroup1"
+        yield group
+        assert group.processes() == set()
+        await group.remove()
+    finally:
+        groups.close()
 
 
 async def idle_one(interpreter: Interpreter, timeout: float, **policy: str) -> Sandbox:
@@ -45,6 +84,22 @@ async def states(sandbox: Sandbox) -> dict[str, bytes]:
         line = Path(f"/proc/{seen.pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
         found[line.strip()] = seen.state
     return found
+
+
+async def used(sandbox: Sandbox) -> dict[int, int]:
+    """Processor time of each process in the box, in clock ticks."""
+    assert sandbox._box
+    found = {}
+    for seen in below(sandbox._box.host_pid, ()):
+        fields = Path(f"/proc/{seen.pid}/stat").read_text().rpartition(")")[2].split()
+        found[seen.pid] = int(fields[11]) + int(fields[12])
+    return found
+
+
+async def stands_still(sandbox: Sandbox) -> bool:
+    before = await used(sandbox)
+    await asyncio.sleep(0.2)
+    return bool(before) and await used(sandbox) == before
 
 
 async def once(data: bytes) -> AsyncIterator[bytes]:
@@ -65,12 +120,11 @@ async def test_everything_stands_still_and_goes_on(own: Sandbox) -> None:
     await shell("f() { echo kept; }; (while :; do :; done) & sleep 1000 &")
     await own.pause()
     assert own.info().status == "paused"
-    now = await states(own)
-    assert len(now) >= 3
-    assert set(now.values()) == {b"T"}, now
+    assert len(await states(own)) >= 3
+    assert await stands_still(own)
     assert (await shell("f; jobs -pr | wc -l")).stdout == "kept\n2\n"
     assert own.info().status == "running"
-    assert b"T" not in (await states(own)).values()
+    assert not await stands_still(own)
     assert (await python("x + 1")).text == "42"
 
 
@@ -103,10 +157,7 @@ async def test_a_fork_bomb_is_stopped(own: Sandbox) -> None:
     shell = shell_of(own.session("default"))
     await shell("(while :; do (sleep 0.01) & [ $(jobs -r | wc -l) -gt 30 ] && wait -n; done) &")
     await own.pause()
-    first = await states(own)
-    assert set(first.values()) <= {b"T", b"Z"}
-    await asyncio.sleep(0.3)
-    assert await states(own) == first
+    assert await stands_still(own)
 
 
 CONTINUING = """
@@ -132,8 +183,7 @@ async def test_who_is_let_go_on_by_a_neighbour_is_stopped_again(own: Sandbox) ->
     await process.wait_for(WaitFor.model_validate({"for": "log", "pattern": "going"}))
     await own.pause()
     for _ in range(3):
-        assert set((await states(own)).values()) <= {b"T", b"Z"}
-        await asyncio.sleep(0.1)
+        assert await stands_still(own)
     assert own.info().status == "paused"
     await own.wake()
     assert b"T" not in (await states(own)).values()
@@ -149,21 +199,107 @@ async def test_twice_at_once_and_during_other_things(own: Sandbox) -> None:
     assert own.info().status == "running"
 
 
-async def test_a_paused_one_is_deleted_at_once(interpreter: Interpreter) -> None:
-    sandbox = await interpreter.create_sandbox(CreateSandbox())
-    await shell_of(sandbox.session("default"))("sleep 1000 &")
-    await sandbox.pause()
+async def test_a_paused_one_is_deleted_at_once(interpreter: Interpreter, own: Sandbox) -> None:
+    await shell_of(own.session("default"))("sleep 1000 &")
+    await own.pause()
     begin = time.monotonic()
-    await interpreter.delete_sandbox(sandbox.id)
+    await interpreter.delete_sandbox(own.id)
     assert time.monotonic() - begin < 2
 
 
-async def test_a_pause_while_it_is_being_deleted(interpreter: Interpreter) -> None:
-    sandbox = await interpreter.create_sandbox(CreateSandbox())
+async def test_a_pause_while_it_is_being_deleted(interpreter: Interpreter, own: Sandbox) -> None:
+    await shell_of(own.session("default"))("sleep 1000 &")
+    begin = time.monotonic()
     await asyncio.gather(
-        interpreter.delete_sandbox(sandbox.id), sandbox.pause(), return_exceptions=True
+        own.pause(), interpreter.delete_sandbox(own.id), own.pause(), return_exceptions=True
     )
-    assert not sandbox.directory.exists()
+    assert time.monotonic() - begin < 2
+    assert not own.directory.exists()
+
+
+HEADLESS = """
+import ctypes, threading, time
+def work():
+    while True:
+        pass
+threading.Thread(target=work).start()
+print("going", flush=True)
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+async def test_threads_whose_first_one_has_ended_stand_still_too(own: Sandbox) -> None:
+    """/proc calls such a process a zombie."""
+    session = own.session("default")
+    command = f"exec python3 -c {shlex.quote(HEADLESS)}"
+    process = await own.processes.start(session, StartProcess(command=command))
+    await process.wait_for(WaitFor.model_validate({"for": "log", "pattern": "going"}))
+    assert process.box
+    stat = Path(f"/proc/{process.host_pid}/stat")
+    await until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "Z")
+    await own.pause()
+    assert await stands_still(own)
+    await own.wake()
+    assert not await stands_still(own)
+
+
+async def test_init_answers_while_everything_else_stands_still(own: Sandbox) -> None:
+    await own.pause()
+    assert own._box
+    assert await own._box.directory("/workspace") == "/workspace"
+    assert own.info().status == "paused"
+
+
+async def test_a_pause_that_is_cancelled_is_none(own: Sandbox) -> None:
+    await shell_of(own.session("default"))("sleep 1000 &")
+    pausing = asyncio.ensure_future(own.pause())
+    for _ in range(3):  # its turns are short: it is somewhere in the middle
+        await asyncio.sleep(0)
+    pausing.cancel()
+    await asyncio.wait({pausing})
+    assert own.info().status == ("running" if pausing.cancelled() else "paused")
+    assert (await shell_of(own.session("default"))("echo on")).stdout == "on\n"
+
+
+# Time-outs
+
+
+@pytest.mark.parametrize("kind", ["command", "cell"])
+async def test_a_time_out_counts_what_ran(own: Sandbox, kind: str) -> None:
+    session = own.session("default")
+    await python_of(session)("import time")
+    if kind == "command":
+        execution = await session.exec(Exec(command="echo on; sleep 1000", timeout=1))
+    else:
+        code = "print('on', flush=True); time.sleep(1000)"
+        execution = await session.run_code(RunCode(code=code, timeout=1))
+    async for event in execution.events():
+        if event.name in ("stdout", "output"):
+            break
+    for _ in range(2):
+        await own.pause()
+        await asyncio.sleep(0.8)
+        assert not execution.ended.done()
+        await own.wake()
+    woken = time.monotonic()
+    result = await execution.result()
+    assert 0.3 < time.monotonic() - woken < 5
+    assert isinstance(result, ExecResult | CodeResult)
+    ended = result.timed_out if isinstance(result, ExecResult) else result.status == "timeout"
+    assert ended
+
+
+async def test_waiting_for_a_process_goes_on_during_a_pause(own: Sandbox) -> None:
+    """That time is the caller's."""
+    session = own.session("default")
+    process = await own.processes.start(session, StartProcess(command="sleep 1000"))
+    wait = WaitFor.model_validate({"for": "exit", "timeout": 0.5})
+    waiting = asyncio.ensure_future(process.wait_for(wait))
+    await asyncio.sleep(0)
+    await own.pause()
+    with pytest.raises(WaitTimeout):
+        await asyncio.wait_for(waiting, 5)
+    assert own.info().status == "paused"
 
 
 # Idle
@@ -180,6 +316,13 @@ async def test_an_idle_sandbox_is_paused_and_woken(interpreter: Interpreter) -> 
         await until(lambda: sandbox.info().status == "paused")
     finally:
         await interpreter.delete_sandbox(sandbox.id)
+
+
+async def test_a_paused_sandbox_is_idle_too(interpreter: Interpreter) -> None:
+    sandbox = await idle_one(interpreter, 0.5, on_idle="destroy")
+    await sandbox.pause()
+    assert sandbox.info().status == "paused"
+    await until(lambda: not sandbox.directory.exists())
 
 
 async def test_an_idle_sandbox_is_deleted(interpreter: Interpreter) -> None:

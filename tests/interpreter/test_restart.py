@@ -273,35 +273,6 @@ async def test_a_network_policy_is_kept(service: Service) -> None:
         await service.client.delete(address)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-async def test_a_paused_sandbox_stays_paused(service: Service, number: int) -> None:
-    await service.exec("f() { echo kept; }; sleep 1234 &")
-    await service.code("x = 6")
-    assert (await service.post(f"{SANDBOX}/pause"))["status"] == "paused"
-    await service.restart(number)
-    assert (await service.client.get(SANDBOX)).json()["status"] == "paused"
-    listed = Path("/proc").glob("[0-9]*/cmdline")
-    (sleeper,) = [path.parent for path in listed if _line(path) == b"sleep\0001234\0"]
-    assert (sleeper / "stat").read_text().rpartition(")")[2].split()[0] == "T"
-    result = await service.exec("f")
-    assert (result["stdout"], result["notices"]) == ("kept\n", [])
-    assert (await service.code("x * 7"))["text"] == "42"
-    assert (await service.client.get(SANDBOX)).json()["status"] == "running"
-
-
-async def test_what_cannot_be_paused_again_keeps_no_service_from_starting(
-    service: Service,
-) -> None:
-    await service.exec("f() { echo kept; }")
-    await service.post(f"{SANDBOX}/pause")
-    whole = service.program
-    service.program = "import interpreter.pausing as p; p.PASSES = 0\n" + whole
-    await service.restart()
-    service.program = whole
-    assert (await service.client.get(SANDBOX)).json()["status"] == "running"
-    assert (await service.exec("f"))["stdout"] == "kept\n"
-
-
 def _line(path: Path) -> bytes:
     with suppress(OSError):
         return path.read_bytes()
