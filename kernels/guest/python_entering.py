@@ -38,18 +38,22 @@ def enter(init: int, groups: list[int]) -> None:
     _check(libc.setns(init, NAMESPACES), "setns")
 
 
-def settle(request: dict[str, Any]) -> None:
-    """Become what init would have started: its user, limits, variables and directory.
+def lower(request: dict[str, Any]) -> None:
+    """Take the user, limits and filter of what init starts, while the box cannot see it yet.
 
     Undumpable until the caller says otherwise: it still holds descriptors of the service's.
     """
+    _limit(**request["rlimits"])
+    _drop_rights(request["uid"], bytes.fromhex(request["filter"]))
+
+
+def settle(request: dict[str, Any]) -> None:
+    """Become what init would have started: its own session, signals, variables and directory."""
     os.setsid()
     _check(libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "subreaper")
     null = os.open("/dev/null", os.O_RDWR)
     for target in (0, 1, 2):
         os.dup2(null, target)
-    _limit(**request["rlimits"])
-    _drop_rights(request["uid"], bytes.fromhex(request["filter"]))
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)

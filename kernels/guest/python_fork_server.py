@@ -6,9 +6,10 @@ A request is one packet on the control socket with the descriptors [reply, body,
 is read by a child that was forked before and serves this request alone: this process reads none,
 so nothing of one sandbox is in the memory that kernels of others are made of.
 
-The child says `{}` first, enters the box and forks twice inside, since only a process whose parent
-has ended there is adopted by the box's init. The kernel then says `{"pid"}` on the reply socket and
-goes on when it is told so, or `{"cold": reason}` when it would not be what a fresh process is.
+The child says `{}` first, enters the box, gives up its rights and forks twice inside, since only a
+process whose parent has ended there is adopted by the box's init. The kernel then says `{"pid"}` on
+the reply socket and goes on when it is told so, or `{"cold": reason}` when it would not be what a
+fresh process is.
 """
 
 from __future__ import annotations
@@ -110,6 +111,7 @@ def attend(control: socket.socket, likeness: python_likeness.Likeness) -> list[s
         python_entering.enter(init, groups)
         for fd in fds[1:]:  # the box's own files are looked at before user code runs
             os.close(fd)
+        python_entering.lower(request)
         if os.fork() == 0 and os.fork() == 0:
             python_entering.settle(request)
             return become_kernel(reply, request["argv"], likeness)

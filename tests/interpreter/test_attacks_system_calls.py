@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import platform
@@ -9,8 +10,10 @@ import platform
 import pytest
 from asking import Python, Shell
 
+from interpreter.models import CreateContext
 from interpreter.sandboxes import Sandbox
 from interpreter.seccomp import CALLS, here
+from interpreter.sessions import Session
 
 pytestmark = [
     pytest.mark.box,
@@ -118,6 +121,32 @@ async def test_everything_in_a_box_has_the_filter(
     rights = await shell("grep -h ^NoNewPrivs: /proc/[0-9]*/status | sort -u | tr -d '[:space:]'")
     assert rights.stdout == "NoNewPrivs:1"
     assert "a filter on system calls" in sandbox.info().isolation.reason
+
+
+LOOKOUT = """
+import glob, pathlib
+seen, end = set(), pathlib.Path("/tmp/enough")
+while not end.exists():
+    for path in glob.glob("/proc/[0-9]*/status"):
+        try:
+            status = dict(line.split(":\\t", 1) for line in open(path).read().splitlines())
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        seen.add((status["Seccomp"], status["NoNewPrivs"], int(status["CapBnd"], 16)))
+seen
+"""
+
+
+async def test_nobody_sees_a_kernel_that_has_no_filter_yet(
+    session: Session, shell: Shell, python: Python
+) -> None:
+    """Those that come from outside, forked, have it when they come."""
+    lookout = asyncio.ensure_future(python(LOOKOUT))
+    for _ in range(8):
+        context = await session.create_context(CreateContext(language="python"))
+        await session.delete_context(context.id)
+    await shell("touch /tmp/enough")
+    assert (await lookout).text == "{('2', '1', 0)}"
 
 
 async def test_what_programs_need_is_there(python: Python, shell: Shell) -> None:
