@@ -17,6 +17,7 @@ from typing import IO, Any, Literal
 from interpreter import walls
 from interpreter.control import Control
 from interpreter.errors import NotReady
+from interpreter.family import gone, look
 from interpreter.launching import end_of, launch, prepare, tail
 from interpreter.walls import BoxPaths, BoxPlan
 
@@ -91,6 +92,8 @@ class Box:
         self.host_pid = process.pid if process else -1
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._process = process
+        self._supervisor = -1
+        """A pidfd, of a box without namespaces that was taken up."""
         self._exits: dict[int, asyncio.Future[int]] = {}
         self._discarding: set[asyncio.Task[None]] = set()
         self.control: Control
@@ -135,6 +138,9 @@ class Box:
             return None
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         box.host_pid, _, _ = struct.unpack("iII", credentials)
+        if plan.tier == "process" and (init := look(box.host_pid)):
+            with suppress(ProcessLookupError):
+                box._supervisor = os.pidfd_open(init.parent)
         box.control = Control(connection, on_exit=box._exited, on_close=box._gone)
         try:
             async with asyncio.timeout(START_TIMEOUT):
@@ -309,18 +315,20 @@ class Box:
 
     async def destroy(self) -> None:
         """End everything in the box."""
-        if not self.plan.confined:
+        if self.plan.tier == "none":
             await self._end_unconfined()
         self._kill()
         if self._process is None:
             await asyncio.shield(self.ended)
+            if self._supervisor >= 0:
+                await gone(self._supervisor)
         else:
-            # bwrap ends after init, and init after everything in its namespace.
+            # bwrap and a supervisor end after init, and after everything in the box.
             await end_of(self._process)
-        self.control.close()
+        self.leave()
 
     def _kill(self) -> None:
-        """Init, if it is there: with it ends its namespace."""
+        """Init, if it is there: with it ends its namespace, or its supervisor ends all."""
         if not self.ended.done():
             with suppress(ProcessLookupError):
                 os.kill(self.host_pid, signal.SIGKILL)
@@ -335,6 +343,9 @@ class Box:
     def leave(self) -> None:
         """Let go of it: it runs on, for the next service to find."""
         self.control.close()
+        if self._supervisor >= 0:
+            os.close(self._supervisor)
+            self._supervisor = -1
 
     def forget(self, pid: int) -> None:
         self._exits.pop(pid, None)
