@@ -353,6 +353,8 @@ class Box:
     def _exit(self, pid: int) -> asyncio.Future[int]:
         if pid not in self._exits:
             self._exits[pid] = asyncio.get_running_loop().create_future()
+            if self.ended.done():  # its start was answered with init's last breath
+                self._exits[pid].set_result(-signal.SIGKILL)
         return self._exits[pid]
 
     def _exited(self, pid: int, code: int) -> None:

@@ -74,17 +74,16 @@ SHARED_CALLS: dict[str, tuple[int, int]] = {
     "move_pages": (279, 239), "mq_open": (240, 180), "mq_unlink": (241, 181),
     "msgctl": (71, 187), "msgget": (68, 186), "msgrcv": (70, 188), "msgsnd": (69, 189),
     "prlimit64": (302, 261), "sched_setaffinity": (203, 122), "sched_setattr": (314, 274),
-    "sched_setparam": (142, 118), "sched_setscheduler": (144, 119), "semctl": (66, 191),
-    "semget": (64, 190), "semop": (65, 193), "semtimedop": (220, 192), "sendmmsg": (307, 269),
-    "sendmsg": (46, 211), "sendto": (44, 206), "setpriority": (141, 140), "shmat": (30, 196),
-    "shmctl": (31, 195), "shmget": (29, 194),
+    "sched_setscheduler": (144, 119), "semctl": (66, 191), "semget": (64, 190),
+    "semop": (65, 193), "semtimedop": (220, 192), "sendmmsg": (307, 269), "sendmsg": (46, 211),
+    "sendto": (44, 206), "setpriority": (141, 140), "shmat": (30, 196), "shmctl": (31, 195),
+    "shmget": (29, 194),
 }  # fmt: skip
 """What namespaces make harmless, and nothing else does in a box that has none of its own."""
 _SYSTEM_V = tuple(name for name in SHARED_CALLS if name[:3] in ("mq_", "msg", "sem", "shm"))
 """Message queues, semaphores and memory with one name space for the whole machine."""
 _OF_A_PROCESS = (
     "migrate_pages", "move_pages", "prlimit64", "sched_setaffinity", "sched_setattr",
-    "sched_setparam", "sched_setscheduler",
 )  # fmt: skip
 """Calls on a process, which may be the caller itself alone: 0."""
 _OF_PROCESSES = {"ioprio_set": 1, "setpriority": 0}
@@ -126,6 +125,8 @@ def shared(architecture: Architecture, *, ask: bool) -> bytes:
         *(_check(architecture, name, _fail(errno.ENOSYS)) for name in _SYSTEM_V),
         *(_check(architecture, name, _exactly(0)) for name in _OF_A_PROCESS),
         *(_check(architecture, name, _exactly(one, 0)) for name, one in _OF_PROCESSES.items()),
+        # A thread's usual policy is set by its number, by ZeroMQ for one.
+        _check(architecture, "sched_setscheduler", [*_usual(1), *_exactly(0)]),
         _check(architecture, "sendto", _without_bits(_FAST_OPEN, 3)),
         _check(architecture, "sendmsg", _without_bits(_FAST_OPEN, 2)),
         _check(architecture, "sendmmsg", _without_bits(_FAST_OPEN, 3)),
@@ -210,6 +211,11 @@ def _exactly(*values: int) -> list[Instruction]:
     for at, value in enumerate(values):
         found += [_argument(at), *_one_of((value,)), *_fail(errno.EPERM)]
     return [*found, _allow()]
+
+
+def _usual(argument: int) -> list[Instruction]:
+    """Goes on unless the argument is 0."""
+    return [_argument(argument), Instruction(_EQUAL, 0, other=1), _allow()]
 
 
 def _family() -> list[Instruction]:

@@ -93,6 +93,7 @@ def enclose(rules: int, instructions: bytes, ask: bool) -> int | None:
 
 def start_init(order: Order, rules: int, parent: socket.socket) -> None:
     """In the child: close the walls around itself and become init."""
+    os.setsid()  # a signal to the supervisor's group is none to init
     check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "parent's death signal")
     instructions = base64.b64decode(order["filter"])
     listener = enclose(rules, instructions, order["ask"])
