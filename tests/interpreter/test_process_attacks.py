@@ -171,7 +171,7 @@ async def test_a_path_that_changes_while_it_is_looked_at(
         "[t.start() for t in threads]\n"
         "reached = tried = 0\n"
         "while time.monotonic() < stop:\n"
-        "    s = socket.socket(socket.AF_UNIX)\n"
+        "    s = socket.socket(socket.AF_UNIX); s.setblocking(False)\n"
         "    if libc.connect(s.fileno(), address, 110) == 0:\n"
         "        tried += 1; reached += s.getpeername() == os.fsdecode(target)\n"
         "    s.close()\n"
