@@ -9,8 +9,8 @@ import signal
 import socket
 import struct
 import subprocess
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -219,8 +219,19 @@ class Box:
             "tty": tty,
             "name": name,
         }
-        result, handed = await self.begin("spawn", fds, **stdio, **request)
+        with self._terminal(tty) as pair:
+            result, handed = await self.begin("spawn", [*fds, *pair], **stdio, **request)
         return self.adopt(result["pid"], handed)
+
+    @contextmanager
+    def _terminal(self, tty: tuple[int, int] | None) -> Iterator[list[int]]:
+        """Both ends of a pseudo terminal, where the box cannot open the second by its name."""
+        pair = os.openpty() if tty and self.plan.tier == "process" and not self.plan.uid else ()
+        try:
+            yield list(pair)
+        finally:
+            for fd in pair:
+                os.close(fd)
 
     async def begin(
         self, op: str, fds: Sequence[int] = (), **arguments: Any

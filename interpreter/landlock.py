@@ -45,7 +45,7 @@ OF_MACHINE = (
     "login.defs", "shells", "ssh/ssh_config", "ssh/ssh_config.d", "wgetrc",
 )  # fmt: skip
 """What programs read of `/etc`, which here is the machine's own."""
-DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "ptmx")
 
 
 def version() -> int:
@@ -116,7 +116,7 @@ def rules(plan: BoxPlan) -> list[tuple[str, int]]:
     found += [(path, everything) for path in write]
     found += [(f"/dev/{name}", USE) for name in DEVICES]
     if plan.uid is not None:  # what others have there, the uid keeps it from
-        found += [("/dev/ptmx", USE), ("/dev/pts", USE | READ_DIR), ("/dev/shm", SHARE)]
+        found += [("/dev/pts", USE | READ_DIR), ("/dev/shm", SHARE)]
     return found
 
 

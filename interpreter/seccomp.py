@@ -35,6 +35,8 @@ _PROTOCOLS = (0, 4, 15)
 """Of AF_NETLINK, what programs look at interfaces, sockets and devices with."""
 _TERMINAL_REQUESTS = (0x5412, 0x541C, 0x5423)
 """TIOCSTI and TIOCLINUX type for others; TIOCSETD loads line disciplines."""
+_OTHER_END = 0x5441
+"""TIOCGPTPEER: the follower of a pseudo terminal, without its name."""
 
 
 class Architecture(NamedTuple):
@@ -117,11 +119,14 @@ def shared(architecture: Architecture, *, ask: bool) -> bytes:
     """The filter of a box that shares the machine's network and processes.
 
     Sockets are of streams alone, so that `connect` is their only way to anybody. With `ask` it is
-    answered by a listener of the filter, and else refused.
+    answered by a listener of the filter, and else refused; and so is the opening of a terminal's
+    other end, whose name is closed to the box.
     """
-    connect = [Instruction(_RETURN, _ASK)] if ask else _fail(errno.EACCES)
+    answer = [Instruction(_RETURN, _ASK)] if ask else _fail(errno.EACCES)
+    other_end = Instruction(_EQUAL, _OTHER_END, other=1)
     checks = [
-        _check(architecture, "connect", connect),
+        _check(architecture, "connect", answer),
+        _check(architecture, "ioctl", [_argument(1), other_end, *answer, *_terminal()]),
         *(_check(architecture, name, _fail(errno.ENOSYS)) for name in _SYSTEM_V),
         *(_check(architecture, name, _exactly(0)) for name in _OF_A_PROCESS),
         *(_check(architecture, name, _exactly(one, 0)) for name, one in _OF_PROCESSES.items()),

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import struct
 import sys
+from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
 
 from family import descendants  # type: ignore[import-not-found]
 
 LISTENING = "0A"
+MOST_SEEN = 1024
 ANY = ("0.0.0.0", "::")
 
 
@@ -32,18 +35,43 @@ def loopback(address: bytes) -> tuple[str | None, int]:
     return (str(found) if found.is_loopback else None), port
 
 
-def belongs(init: int, host: str, port: int) -> bool:
-    """Whether all that a connection to `host` may meet there is of the box."""
-    inodes = set()
-    for table in ("tcp", "tcp6"):
-        inodes |= listening(table, host, port)
-    if not inodes:
+class Listeners:
+    """What the box below `init` listens on."""
+
+    def __init__(self, init: int) -> None:
+        self.init = init
+        self.seen: dict[str, str] = {}
+        """Inodes of listening sockets, and where one of the box's processes was seen to hold it."""
+
+    def own(self, host: str, port: int) -> bool:
+        """Whether all that a connection to `host` may meet there is of the box."""
+        inodes = listening("tcp", host, port) | listening("tcp6", host, port)
+        missing = {inode for inode in inodes if not self.still_held(inode)}
+        if missing:
+            self.look(missing)
+        return bool(inodes) and inodes <= self.seen.keys()
+
+    def still_held(self, inode: str) -> bool:
+        place = self.seen.get(inode)
+        try:
+            if place and os.readlink(place) == f"socket:[{inode}]":
+                return True
+        except OSError:
+            pass
+        self.seen.pop(inode, None)
         return False
-    for pid in descendants([init], set(), {init}):
-        inodes -= sockets(pid)
-        if not inodes:
-            return True
-    return False
+
+    def look(self, inodes: set[str]) -> None:
+        """Through all processes of the box, until the last is found."""
+        if len(self.seen) > MOST_SEEN:
+            self.seen = {}
+        wanted = {f"socket:[{inode}]": inode for inode in inodes}
+        for pid in descendants([self.init], set(), {self.init}):
+            for place, link in descriptors(pid):
+                if inode := wanted.pop(link, None):
+                    self.seen[inode] = place
+            if not wanted:
+                return
 
 
 def listening(table: str, host: str, port: int) -> set[str]:
@@ -74,18 +102,10 @@ def local(digits: str) -> str:
     return str(address.ipv4_mapped or address)
 
 
-def sockets(pid: int) -> set[str]:
-    """Inodes of what a process holds; nothing of one that has ended or hides it."""
-    found = set()
+def descriptors(pid: int) -> Iterator[tuple[str, str]]:
+    """What a process holds, and where; nothing of one that has ended or hides it."""
     folder = f"/proc/{pid}/fd"
-    try:
+    with contextlib.suppress(OSError):
         for name in os.listdir(folder):
-            try:
-                link = os.readlink(f"{folder}/{name}")
-            except OSError:
-                continue
-            if link.startswith("socket:["):
-                found.add(link[8:-1])
-    except OSError:
-        pass
-    return found
+            with contextlib.suppress(OSError):
+                yield f"{folder}/{name}", os.readlink(f"{folder}/{name}")

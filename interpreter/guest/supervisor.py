@@ -3,6 +3,7 @@
 Every `connect` in the box stops at its filter and comes here. What it asks for is copied, looked
 at, and done by this process on a duplicate of the socket, so that nothing the code changes
 meanwhile counts. It reaches what its own box listens on, at loopback and in its own directories.
+So does the opening of a pseudo terminal's other end: by name it could be anybody's.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import ctypes
 import errno
 import os
 import select
+import signal
 import socket
 import struct
 import threading
@@ -19,10 +21,14 @@ from fcntl import ioctl
 from typing import NamedTuple
 
 from family import end_all  # type: ignore[import-not-found]
-from listeners import belongs, listening, loopback  # type: ignore[import-not-found]
+from listeners import Listeners, listening, loopback  # type: ignore[import-not-found]
 
 PIDFD_GETFD = 438
 NOTIF_RECV, NOTIF_SEND, NOTIF_ID_VALID = 0xC0502100, 0xC0182101, 0x40082102
+NOTIF_ADDFD, ADDFD_SEND = 0x40182103, 2
+CONNECT = (42, 203)
+"""Its numbers on x86_64 and aarch64; what else is asked is an `ioctl`."""
+TIOCGPTPEER = 0x5441
 LONGEST = 128
 """Bytes of an address, as the kernel has it."""
 AT_ONCE = 64
@@ -44,13 +50,14 @@ class Refused(Exception):
 
 
 class Asked(NamedTuple):
-    """A `connect` that waits for its answer."""
+    """A call that waits for its answer: `connect`, or `ioctl` with TIOCGPTPEER."""
 
     id: int
     tid: int
+    call: int
     fd: int
-    address: int
-    length: int
+    second: int
+    third: int
 
 
 class Supervisor:
@@ -64,24 +71,38 @@ class Supervisor:
         self.own = [os.fsencode(os.path.realpath(place)) + b"/" for place in own]
         self.run = run
         self.memory = memory
+        self.listeners = Listeners(init)
         self.turns = threading.BoundedSemaphore(AT_ONCE)
 
     def serve(self) -> None:
         """Until init has ended, by whatever hand; then everything in the box is ended."""
         ended = os.pidfd_open(self.init)
+        wake, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
         poll = select.poll()
         poll.register(ended, select.POLLIN)
+        poll.register(wake, select.POLLIN)
         if self.listener is not None:
             poll.register(self.listener, select.POLLIN)
         while True:
             ready = dict(poll.poll())
             if ended in ready:
                 break
-            self.receive()
+            if wake in ready:
+                os.read(wake, 4096)
+                self.end_stopped()
+            if self.listener in ready:
+                self.receive()
         end_all()
         bury()
         if self.memory:
             sweep_shared_memory()
+
+    def end_stopped(self) -> None:
+        """Code of the box can stop its init, and whoever asked init would wait for ever."""
+        if os.waitid(os.P_PID, self.init, os.WSTOPPED | os.WNOHANG):
+            os.kill(self.init, signal.SIGKILL)
 
     def receive(self) -> None:
         assert self.listener is not None
@@ -90,9 +111,8 @@ class Supervisor:
             ioctl(self.listener, NOTIF_RECV, notification)
         except OSError:
             return  # who asked has ended
-        id, tid, _, _, _, _, *arguments = struct.unpack("=QIIiIQ6Q", notification)
-        fd, address, length = arguments[:3]
-        asked = Asked(id, tid, _int(fd), address, _int(length))
+        id, tid, _, call, _, _, *arguments = struct.unpack("=QIIiIQ6Q", notification)
+        asked = Asked(id, tid, call, _int(arguments[0]), arguments[1], _int(arguments[2]))
         if not self.turns.acquire(blocking=False):
             self.answer(asked, errno.EAGAIN)
             return
@@ -105,12 +125,16 @@ class Supervisor:
     def handle(self, asked: Asked) -> None:
         number = errno.EACCES
         try:
-            self.connect(asked)
+            if asked.call in CONNECT:
+                self.connect(asked)
+            else:
+                self.open_terminal(asked)
             number = 0
         except (OSError, Refused) as error:
             number = error.errno or errno.EACCES
         finally:
-            self.answer(asked, number)
+            if number or asked.call in CONNECT:
+                self.answer(asked, number)
             self.turns.release()
 
     def answer(self, asked: Asked, number: int) -> None:
@@ -118,12 +142,11 @@ class Supervisor:
             ioctl(self.listener or -1, NOTIF_SEND, struct.pack("=QqiI", asked.id, 0, -number, 0))
 
     def connect(self, asked: Asked) -> None:
-        if not 2 <= asked.length <= LONGEST:
+        if not 2 <= asked.third <= LONGEST:
             raise Refused(errno.EINVAL)
         address = read_memory(asked)
-        with contextlib.closing(duplicate(asked)) as theirs:
-            # Only now is it certain that both came from the process that asked.
-            ioctl(self.listener or -1, NOTIF_ID_VALID, struct.pack("=Q", asked.id))
+        with contextlib.closing(as_socket(duplicate(asked))) as theirs:
+            self.check_alive(asked)
             (family,) = struct.unpack_from("=H", address)
             kind = theirs.getsockopt(socket.SOL_SOCKET, socket.SO_DOMAIN)
             if family in (socket.AF_UNSPEC, socket.AF_NETLINK):
@@ -137,13 +160,38 @@ class Supervisor:
             else:
                 raise Refused(errno.EAFNOSUPPORT)
 
+    def check_alive(self, asked: Asked) -> None:
+        """Only after that it is certain that what was copied is of the process that asked."""
+        ioctl(self.listener or -1, NOTIF_ID_VALID, struct.pack("=Q", asked.id))
+
+    def open_terminal(self, asked: Asked) -> None:
+        """The other end of a pseudo terminal that the box has opened, as the call's answer."""
+        leader = duplicate(asked)
+        try:
+            self.check_alive(asked)
+            flags = asked.third & ~os.O_CLOEXEC | os.O_NOCTTY
+            follower = libc.ioctl(leader, TIOCGPTPEER, flags | os.O_CLOEXEC)
+            if follower < 0:
+                raise Refused(ctypes.get_errno())
+        finally:
+            os.close(leader)
+        try:
+            kept = asked.third & os.O_CLOEXEC
+            ioctl(
+                self.listener or -1,
+                NOTIF_ADDFD,
+                struct.pack("=QIIII", asked.id, ADDFD_SEND, follower, 0, kept),
+            )
+        finally:
+            os.close(follower)
+
     def connect_inet(self, theirs: socket.socket, address: bytes) -> None:
         host, port = loopback(address)
         if host is None:
             raise Refused(errno.ENETUNREACH)
         if (host, port) == PROXY and (proxy := self.proxy_port()):
             address = address[:2] + struct.pack("!H", proxy) + address[4:]
-        elif not belongs(self.init, host, port):
+        elif not self.listeners.own(host, port):
             raise Refused(errno.ECONNREFUSED)
         connect(theirs, address)
 
@@ -184,24 +232,29 @@ def _int(argument: int) -> int:
 def read_memory(asked: Asked) -> bytes:
     memory = os.open(f"/proc/{asked.tid}/mem", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        found = os.pread(memory, asked.length, asked.address)
+        found = os.pread(memory, asked.third, asked.second)
     except (OSError, OverflowError):
         raise Refused(errno.EFAULT) from None
     finally:
         os.close(memory)
-    if len(found) != asked.length:
+    if len(found) != asked.third:
         raise Refused(errno.EFAULT)
     return found
 
 
-def duplicate(asked: Asked) -> socket.socket:
+def duplicate(asked: Asked) -> int:
+    """Our own descriptor of what the call is about."""
     pidfd = os.pidfd_open(process_of(asked.tid))
     try:
         fd = libc.syscall(PIDFD_GETFD, pidfd, asked.fd, 0)
         if fd < 0:
             raise Refused(ctypes.get_errno())
+        return int(fd)
     finally:
         os.close(pidfd)
+
+
+def as_socket(fd: int) -> socket.socket:
     try:
         return socket.socket(fileno=fd)
     except OSError as error:

@@ -86,7 +86,7 @@ async def test_a_directory_for_temporary_files(sandbox: Sandbox, shell: Shell) -
         'python -c "import tempfile; print(tempfile.mkstemp()[1])"'
     )
     found = result.stdout.splitlines()
-    assert len(found) == 2, result
+    assert len(found) == 2, result.stderr
     assert all(each.startswith(f"{sandbox.directory}/tmp/") for each in found)
     await (await sandbox.box()).destroy()
     assert (await shell('ls -A "$TMPDIR"')).stdout == ""
