@@ -83,7 +83,7 @@ async def test_it_says_so(interpreter: Interpreter, sandbox: Sandbox) -> None:
 async def test_a_directory_for_temporary_files(sandbox: Sandbox, shell: Shell) -> None:
     result = await shell(
         'f=$(mktemp) && echo x > "$f" && echo "$f" && '
-        'python -c "import tempfile; print(tempfile.mkstemp()[1])"'
+        'python -I -c "import tempfile; print(tempfile.mkstemp()[1])"'
     )
     found = result.stdout.splitlines()
     assert len(found) == 2, result.stderr
