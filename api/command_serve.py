@@ -33,7 +33,11 @@ ServiceToken = Annotated[
     str | None, typer.Option(help="Asked for in every request; better set as CELLSHELL_TOKEN.")
 ]
 Tier = Annotated[
-    str | None, typer.Option("--isolation", help="auto, bwrap or none. [default: auto]")
+    str | None, typer.Option("--isolation", help="auto, bwrap, process or none. [default: auto]")
+]
+LeastTier = Annotated[
+    str | None,
+    typer.Option("--isolation-minimum", help="Refuse to start with a weaker one. [default: none]"),
 ]
 OnStop = Annotated[
     str | None,
@@ -50,13 +54,14 @@ def serve(
     port: Port = None,
     token: ServiceToken = None,
     isolation: Tier = None,
+    isolation_minimum: LeastTier = None,
     home: Home = None,
     on_stop: OnStop = None,
 ) -> None:
     """Start the service. Settings also come from CELLSHELL_*, .env and cellshell.toml."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     given = {"host": host, "port": port, "token": token, "isolation": isolation, "home": home}
-    given["on_stop"] = on_stop
+    given |= {"on_stop": on_stop, "isolation_minimum": isolation_minimum}
     finish(_serve(given), loop_factory=_loop_factory())
 
 

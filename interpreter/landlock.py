@@ -79,12 +79,13 @@ def command(plan: BoxPlan, init: list[str], *, listening: int, report: int) -> l
     """The argv that starts `init` inside."""
     architecture = seccomp.here()
     assert architecture, "the tier is not probed without"
+    instructions = seccomp.shared(architecture, ask=plan.connects)
     order = {
         "uid": plan.uid,
         "gid": plan.gid,
         "rules": [[path, rights] for path, rights in rules(plan) if os.path.exists(path)],
         "handled": handled(version()),
-        "filter": base64.b64encode(seccomp.shared(architecture, ask=plan.connects)).decode(),
+        "filter": base64.b64encode(seccomp.assemble(instructions)).decode(),
         "ask": plan.connects,
         "init": init,
         "listening": listening,

@@ -115,7 +115,7 @@ def here() -> Architecture | None:
     return ARCHITECTURES.get(platform.machine())
 
 
-def shared(architecture: Architecture, *, ask: bool) -> bytes:
+def shared(architecture: Architecture, *, ask: bool) -> list[Instruction]:
     """The filter of a box that shares the machine's network and processes.
 
     Sockets are of streams alone, so that `connect` is their only way to anybody. With `ask` it is
@@ -140,7 +140,7 @@ def shared(architecture: Architecture, *, ask: bool) -> bytes:
     ]
     entry = _entry(architecture)
     narrower = [each for check in checks for each in check]
-    return assemble([*entry, *narrower, *program(architecture)[len(entry) :]])
+    return [*entry, *narrower, *program(architecture)[len(entry) :]]
 
 
 def descriptor(architecture: Architecture) -> int:
