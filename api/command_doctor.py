@@ -17,7 +17,7 @@ import typer
 from api.command_connection import finish, show, visible
 from api.command_serve import read_settings
 from interpreter.client_local import temporary_settings
-from interpreter.errors import CellshellError
+from interpreter.errors import CellshellError, NotReady
 from interpreter.models import CreateSandbox, Exec, Isolation, RunCode
 from interpreter.settings import Settings
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from interpreter.interpreter import Interpreter
 
 TOOLS = {
-    "bwrap": ("isolation", "apt install bubblewrap"),
+    "bwrap": ("the strongest isolation", "apt install bubblewrap"),
     "git": ("git checkout", "apt install git"),
     "node": ("JavaScript tools in the shell", "apt install nodejs"),
     "npm": ("JavaScript packages", "apt install npm"),
@@ -73,7 +73,11 @@ async def _findings(settings: Settings, run: bool) -> AsyncIterator[Finding]:
     yield Finding(platform.system() == "Linux", "system", system)
     for finding in _programs():
         yield finding
-    isolation = await probe(settings)
+    try:
+        isolation = await probe(settings)
+    except NotReady as error:
+        yield Finding(False, "isolation", error.message, needed=True)
+        return
     with tempfile.TemporaryDirectory(prefix="cellshell-doctor-") as directory:
         enforcement = await Enforcement.probe(temporary_settings(Path(directory)), isolation)
         enforcement.close()
@@ -96,7 +100,7 @@ def _programs() -> Iterator[Finding]:
     for program, (purpose, remedy) in TOOLS.items():
         path = shutil.which(program)
         detail = path or f"not found; for {purpose}: {remedy}"
-        yield Finding(path is not None, program, detail, needed=program == "bwrap")
+        yield Finding(path is not None, program, detail)
 
 
 def _limits(isolation: Isolation) -> Finding:

@@ -33,7 +33,11 @@ ServiceToken = Annotated[
     str | None, typer.Option(help="Asked for in every request; better set as CELLSHELL_TOKEN.")
 ]
 Tier = Annotated[
-    str | None, typer.Option("--isolation", help="auto, bwrap or none. [default: auto]")
+    str | None, typer.Option("--isolation", help="auto, bwrap, process or none. [default: auto]")
+]
+LeastTier = Annotated[
+    str | None,
+    typer.Option("--isolation-minimum", help="Refuse to start with a weaker one. [default: none]"),
 ]
 OnStop = Annotated[
     str | None,
@@ -53,6 +57,7 @@ def serve(
     port: Port = None,
     token: ServiceToken = None,
     isolation: Tier = None,
+    isolation_minimum: LeastTier = None,
     home: Home = None,
     on_stop: OnStop = None,
     ports_domain: PortsDomain = None,
@@ -66,7 +71,8 @@ def serve(
         "isolation": isolation,
         "home": home,
     }
-    given |= {"on_stop": on_stop, "ports_domain": ports_domain}
+    given |= {"on_stop": on_stop, "isolation_minimum": isolation_minimum}
+    given |= {"ports_domain": ports_domain}
     finish(_serve(given), loop_factory=_loop_factory())
 
 

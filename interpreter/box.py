@@ -9,15 +9,17 @@ import signal
 import socket
 import struct
 import subprocess
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 from interpreter import walls
+from interpreter.box_process import BoxProcess
 from interpreter.clock import Clock
 from interpreter.control import Control
 from interpreter.errors import NotReady
+from interpreter.family import gone, look
 from interpreter.launching import end_of, launch, prepare, tail
 from interpreter.walls import BoxPaths, BoxPlan
 
@@ -26,62 +28,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 Stdio = Literal["null", "pipe"] | int
-STANDARD = ("stdin", "stdout", "stderr", "tty")
 START_TIMEOUT = END_TIMEOUT = 20.0
-
-
-class BoxProcess:
-    """A process init started. The descriptors are non-blocking and the holder's to close."""
-
-    def __init__(
-        self, box: Box, pid: int, pidfd: int, ended: asyncio.Future[int], fds: Mapping[str, int]
-    ) -> None:
-        self._box = box
-        self.pid = pid
-        self._pidfd = pidfd
-        self.host_pid = _host_pid(pidfd) if pidfd >= 0 else -1
-        self.ended = ended
-        self.stdin = fds.get("stdin")
-        self.stdout = fds.get("stdout")
-        self.stderr = fds.get("stderr")
-        self.tty = fds.get("tty")
-        self.kept = {name: fd for name, fd in fds.items() if name not in STANDARD}
-        """What else init keeps for it, of a process that was taken up."""
-
-    async def wait(self) -> int:
-        """The exit code; negative: the number of the signal that ended it."""
-        return await asyncio.shield(self.ended)
-
-    def send_signal(self, signum: int) -> None:
-        """To this process alone. Raises ProcessLookupError when it is over."""
-        if self.ended.done() or self._pidfd < 0:
-            raise ProcessLookupError(f"process {self.pid} has ended")
-        signal.pidfd_send_signal(self._pidfd, signum)
-
-    async def discard(self) -> None:
-        """End a process that was taken up and is of no use, and close its descriptors."""
-        with suppress(ProcessLookupError):
-            self.send_signal(signal.SIGKILL)
-        await self.wait()
-        for fd in (self.stdin, self.stdout, self.stderr, self.tty, *self.kept.values()):
-            if fd is not None:
-                os.close(fd)
-        await self.release()
-
-    async def release(self, *labels: str) -> None:
-        """Let init drop its duplicates: those named, or all once the process has ended."""
-        if not labels:
-            self.let_go()
-        with suppress(OSError):
-            await self._box.control.request("release", pid=self.pid, labels=list(labels))
-            if not labels:
-                self._box.forget(self.pid)
-
-    def let_go(self) -> None:
-        """It is not signalled any more. For who cannot wait for init, as `release` does."""
-        if self._pidfd >= 0:
-            os.close(self._pidfd)
-            self._pidfd = -1
 
 
 class Box:
@@ -103,6 +50,8 @@ class Box:
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.clock = Clock(plan.run / "clock.json")
         self._process = process
+        self._supervisor = -1
+        """A pidfd, of a box without namespaces that was taken up."""
         self._exits: dict[int, asyncio.Future[int]] = {}
         self._discarding: set[asyncio.Task[None]] = set()
         self.control: Control
@@ -152,6 +101,9 @@ class Box:
             return None
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         box.host_pid, _, _ = struct.unpack("iII", credentials)
+        if plan.tier == "process" and (init := look(box.host_pid)):
+            with suppress(ProcessLookupError):
+                box._supervisor = os.pidfd_open(init.parent)
         box.control = Control(connection, on_exit=box._exited, on_close=box._gone)
         try:
             async with asyncio.timeout(START_TIMEOUT):
@@ -232,8 +184,19 @@ class Box:
             "tty": tty,
             "name": name,
         }
-        result, handed = await self.begin("spawn", fds, **stdio, **request)
+        with self._terminal(tty) as pair:
+            result, handed = await self.begin("spawn", [*fds, *pair], **stdio, **request)
         return self.adopt(result["pid"], handed)
+
+    @contextmanager
+    def _terminal(self, tty: tuple[int, int] | None) -> Iterator[list[int]]:
+        """Both ends of a pseudo terminal, where the box cannot open the second by its name."""
+        pair = os.openpty() if tty and self.plan.tier == "process" and not self.plan.uid else ()
+        try:
+            yield list(pair)
+        finally:
+            for fd in pair:
+                os.close(fd)
 
     async def begin(
         self, op: str, fds: Sequence[int] = (), **arguments: Any
@@ -328,18 +291,20 @@ class Box:
 
     async def destroy(self) -> None:
         """End everything in the box."""
-        if not self.plan.confined:
+        if self.plan.tier == "none":
             await self._end_unconfined()
         self._kill()
         if self._process is None:
             await asyncio.shield(self.ended)
+            if self._supervisor >= 0:
+                await gone(self._supervisor)
         else:
-            # bwrap ends after init, and init after everything in its namespace.
+            # bwrap and a supervisor end after init, and after everything in the box.
             await end_of(self._process)
-        self.control.close()
+        self.leave()
 
     def _kill(self) -> None:
-        """Init, if it is there: with it ends its namespace."""
+        """Init, if it is there: with it ends its namespace, or its supervisor ends all."""
         if not self.ended.done():
             with suppress(ProcessLookupError):
                 os.kill(self.host_pid, signal.SIGKILL)
@@ -354,6 +319,9 @@ class Box:
     def leave(self) -> None:
         """Let go of it: it runs on, for the next service to find."""
         self.control.close()
+        if self._supervisor >= 0:
+            os.close(self._supervisor)
+            self._supervisor = -1
 
     def forget(self, pid: int) -> None:
         self._exits.pop(pid, None)
@@ -361,6 +329,8 @@ class Box:
     def _exit(self, pid: int) -> asyncio.Future[int]:
         if pid not in self._exits:
             self._exits[pid] = asyncio.get_running_loop().create_future()
+            if self.ended.done():  # its start was answered with init's last breath
+                self._exits[pid].set_result(-signal.SIGKILL)
         return self._exits[pid]
 
     def _exited(self, pid: int, code: int) -> None:
@@ -374,11 +344,3 @@ class Box:
                 future.set_result(-signal.SIGKILL)
         if not self.ended.done():
             self.ended.set_result(None)
-
-
-def _host_pid(pidfd: int) -> int:
-    with open(f"/proc/self/fdinfo/{pidfd}") as file:
-        for line in file:
-            if line.startswith("Pid:"):
-                return int(line.split()[1])
-    return -1

@@ -7,7 +7,8 @@ import signal
 from contextlib import suppress
 from typing import Any, Literal
 
-from interpreter.box import Box, BoxProcess
+from interpreter.box import Box
+from interpreter.box_process import BoxProcess
 from interpreter.family import children, inside_pid, main_children, started, ticks
 from kernels.errors import KernelFailed
 from kernels.kernel import Kernel

@@ -68,6 +68,7 @@ class LocalService:
 
 def temporary_settings(directory: Path) -> Settings:
     """The operator's settings, with the kernel environment they name but a home of its own."""
+    directory.chmod(0o711)  # users of boxes pass it
     usual = Settings()
     return usual.model_copy(
         update={

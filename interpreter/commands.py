@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
-from interpreter.box import Box, BoxProcess
+from interpreter.box import Box
+from interpreter.box_process import BoxProcess
 from interpreter.clock import Clock, boot_time
 from interpreter.environment import Environment, difference, shareable
 from interpreter.errors import InvalidRequest, SessionDeleted

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 import zmq
 
-from interpreter.box import Box, BoxProcess
+from interpreter.box import Box
+from interpreter.box_process import BoxProcess
 from interpreter.cell import (
     KILLED_HARDER,
     OUTPUT_LOST,

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Literal
 
 from interpreter import python_environment, seccomp, walls
-from interpreter.box import Box, BoxProcess
+from interpreter.box import Box
+from interpreter.box_process import BoxProcess
 from interpreter.launching import end_of, tail
 from interpreter.python_environment import PythonEnvironment
 from interpreter.settings import Settings

@@ -20,7 +20,8 @@ from interpreter.trees import end_tree
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from interpreter.box import Box, BoxProcess
+    from interpreter.box import Box
+    from interpreter.box_process import BoxProcess
     from interpreter.git_url import GitUrl
     from interpreter.models import GitCheckout
 

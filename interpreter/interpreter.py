@@ -25,6 +25,7 @@ from interpreter.errors import (
 )
 from interpreter.events import now
 from interpreter.fork_server import ForkServer
+from interpreter.landlock import is_way
 from interpreter.limits import Enforcement
 from interpreter.models import CreateSandbox, Health, Isolation, Language
 from interpreter.premises import with_network
@@ -67,9 +68,9 @@ class Interpreter:
     async def __aenter__(self) -> Self:
         settings = self.settings
         settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        settings.home.chmod(0o700)
+        settings.home.chmod(0o710 if is_way(settings.home, isolation.box_gid(settings)) else 0o700)
         self._lock = _lock(settings.home / "lock")
-        _own_directory(settings.runtime)
+        _own_directory(settings.runtime, isolation.box_gid(settings))
         _raise_descriptor_limit()
         await python_environment.ensure(settings, lambda line: None)
         found = await isolation.probe(settings)
@@ -213,8 +214,7 @@ class Interpreter:
 
     async def _create(self, id: str, request: CreateSandbox) -> Sandbox:
         limits = self._enforcement.grant(request.limits)
-        confined = self._isolation.tier == "bwrap"
-        request = with_network(request, self.settings, confined=confined)
+        request = with_network(request, self.settings, self._isolation)
         request = with_idle_policy(request, self.settings)
         request = request.model_copy(update={"limits": limits})
         if len(self._sandboxes) >= self.settings.max_sandboxes:
@@ -274,13 +274,13 @@ def _lock(path: Path) -> int:
     return fd
 
 
-def _own_directory(path: Path) -> None:
+def _own_directory(path: Path, boxes: int) -> None:
     """Its name is known to everybody on the machine, so it must be ours and closed."""
     path.mkdir(mode=0o700, exist_ok=True)
     found = path.lstat()
     if found.st_uid != os.geteuid() or path.is_symlink():
         raise NotReady(f"{path} belongs to somebody else: remove it, or set TMPDIR")
-    path.chmod(0o700)
+    path.chmod(0o710 if is_way(path, boxes) else 0o700)
 
 
 def _raise_descriptor_limit() -> None:

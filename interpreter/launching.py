@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
-from interpreter import seccomp, walls
+from interpreter import landlock, seccomp, walls
 from interpreter.family import gone
 from interpreter.walls import BoxPlan
 
@@ -23,6 +23,8 @@ def prepare(plan: BoxPlan) -> None:
         plan.files / "workspace",
         plan.files / "home",
     ]
+    if plan.tier == "process":
+        directories += [plan.files / "tmp", plan.run / "shell"]
     for directory in directories:
         directory.mkdir(parents=True, exist_ok=True)
         if plan.uid is not None and directory.name != "env":
@@ -51,10 +53,15 @@ def launch(
     ]
     join = ["/bin/sh", "-c", JOIN, "join", *joins, "--"] if joins else []
     with ExitStack() as ours:
-        read, passed = _bwrap_fds(plan, ours)
-        words = [word for pair in passed.items() for word in pair]
+        read, passed = _fds(plan, ours)
+        if plan.tier == "process":
+            report = int(passed["--info-fd"])
+            argv = landlock.command(plan, init, listening=fd, report=report)
+        else:
+            words = [word for pair in passed.items() for word in pair]
+            argv = walls.command(plan, init, fds=words)
         process = subprocess.Popen(
-            [*join, *walls.command(plan, init, fds=words)],
+            [*join, *argv],
             env={},
             cwd="/",
             stdin=subprocess.DEVNULL,
@@ -66,12 +73,12 @@ def launch(
     return process, read
 
 
-def _bwrap_fds(plan: BoxPlan, ours: ExitStack) -> tuple[int | None, dict[str, str]]:
-    """Where bwrap tells the pid of init, and by option what it is handed."""
-    if not plan.confined:
+def _fds(plan: BoxPlan, ours: ExitStack) -> tuple[int | None, dict[str, str]]:
+    """Where we are told the pid of init, and what is handed over by bwrap's option for it."""
+    if plan.tier == "none":
         return None, {}
     passed = {}
-    if architecture := seccomp.here():
+    if plan.confined and (architecture := seccomp.here()):
         filter_fd = seccomp.descriptor(architecture)
         ours.callback(os.close, filter_fd)
         passed["--seccomp"] = str(filter_fd)

@@ -24,6 +24,7 @@ from interpreter.fields import (
 from interpreter.limit_models import LimitMechanisms
 from interpreter.limit_models import Limits as Limits
 from interpreter.rendering import code_bundle, exec_bundle
+from interpreter.walls import Tier
 
 
 class Model(BaseModel):
@@ -52,9 +53,11 @@ class CreateSandbox(Model):
 
 
 class Isolation(Reply):
-    tier: Literal["bwrap", "none"]
+    tier: Tier
     reason: str
     """Why this tier: what the probe saw, and what would make it stronger."""
+    connects: bool = True
+    """Whether code in a sandbox can connect to its own servers, and where `network` allows it."""
     limits: LimitMechanisms = LimitMechanisms()
 
 
@@ -70,7 +73,7 @@ class SandboxInfo(Reply):
     on_idle: Literal["pause", "destroy"] | None = None
     isolation: Isolation
     workspace: str
-    """Where the code sees its files: `/workspace`, or a host path in an unconfined box."""
+    """Where the code sees its files: `/workspace`, or a path of the host that boxes share."""
     sessions: list[str]
     labels: dict[str, str]
 

@@ -27,6 +27,8 @@ _MAX_DESCRIPTORS = 4096
 _CONNECT_SECONDS = 10.0
 RELAYED = "127.0.0.67"
 """Where kernels listen that know no Unix sockets: see `kernels/guest/tcp_relay.py`."""
+_MET = ("127.0.0.1", "0.0.0.0", "::1", "::", "::ffff:127.0.0.1")
+"""Where a server may listen that answers at loopback's usual addresses."""
 _SOCKET = re.compile(r"socket:\[(\d+)\]")
 
 
@@ -76,6 +78,13 @@ def listens(box_host_pid: int, process_host_pid: int, port: int) -> bool:
         return False
     owned = inodes & _owners(process_host_pid, inodes).keys()
     return bool(owned) or not _owners(box_host_pid, inodes)
+
+
+def owns(box_host_pid: int, port: int) -> bool:
+    """Whether whatever a connection to `port` may meet is the box's, on a network it shares."""
+    found = [each for each in listening(box_host_pid) if each.port == port]
+    met = [each for each in found if each.address in _MET]
+    return bool(met) and all(each.pid is not None for each in met)
 
 
 async def connect(box: Connects, port: int) -> socket.socket:

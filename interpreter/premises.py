@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from interpreter import bash, python_environment
+from interpreter import bash, landlock, python_environment
 from interpreter.allowed_host import AllowedHost, as_address
 from interpreter.box import Box
 from interpreter.egress import EgressProxy
@@ -23,10 +23,10 @@ from interpreter.errors import InvalidRequest, NetworkUnsupported, NotReady
 from interpreter.fields import Network
 from interpreter.fork_server import ForkServer
 from interpreter.hints import Hints
-from interpreter.isolation import base_mounts, box_uid
+from interpreter.isolation import base_mounts, box_gid, box_uid
 from interpreter.limit_models import Limits, Usage
 from interpreter.limits import Enforcement
-from interpreter.models import CreateSandbox
+from interpreter.models import CreateSandbox, Isolation
 from interpreter.network_log import NetworkLog
 from interpreter.network_policy import (
     ListedNetwork,
@@ -36,6 +36,7 @@ from interpreter.network_policy import (
     is_public,
 )
 from interpreter.python_environment import PythonEnvironment
+from interpreter.removal import remove_tree
 from interpreter.settings import Settings
 from interpreter.spares import Spares
 from interpreter.strikes import Strikes
@@ -45,6 +46,10 @@ from interpreter.walls import BoxPlan, Mount, write_etc
 from kernels.specs import PYTHON, KernelPaths, find_deno
 
 PROXY_PORT = 3128
+NO_CONNECTIONS = (
+    "code in a box of this tier cannot connect to anything here, as `isolation.reason` in "
+    'GET /health says: leave `network` out or give "none"'
+)
 
 
 class Premises:
@@ -56,7 +61,7 @@ class Premises:
         number: int,
         *,
         network: Network,
-        confined: bool,
+        isolation: Isolation,
         settings: Settings,
         enforcement: Enforcement,
         limits: Limits,
@@ -64,7 +69,7 @@ class Premises:
         spares: Spares,
     ) -> None:
         self.directory = directory
-        self._forks = forks if confined else None
+        self._forks = forks if isolation.tier == "bwrap" else None
         self._spares = spares
         self._enforcement = enforcement
         self._limits = limits
@@ -74,16 +79,25 @@ class Premises:
         self.hints = Hints(None if network == "none" else self.network_log, self.strikes)
         self.number = number
         self._network = network
-        self._confined = confined
+        self._isolation = isolation
         self._settings = settings
-        self._uid = box_uid(settings, number) if confined else None
+        self._uid = box_uid(settings, number) if self._walled else None
         self._disk = enforcement.disk(directory, limits, self._uid)
         self.plan = self._make_plan(number)
 
     @property
+    def _walled(self) -> bool:
+        return self._isolation.tier != "none"
+
+    @property
+    def _shared(self) -> bool:
+        """Walled in, on the machine's own network."""
+        return self._isolation.tier == "process"
+
+    @property
     def _proxied(self) -> bool:
         """Without walls a box has the machine's own network, and our port would be everybody's."""
-        return self._confined and self._network != "none"
+        return self._walled and self._network != "none"
 
     async def build(self, stack: AsyncExitStack) -> Box:
         """Start a box; `stack` gets what must end with it."""
@@ -94,6 +108,9 @@ class Premises:
             await self._disk.mount()
         plan.run.mkdir(parents=True, exist_ok=True)
         (plan.files / "home").mkdir(parents=True, exist_ok=True)
+        if self._shared:
+            await asyncio.to_thread(remove_tree, plan.files / "tmp")
+            landlock.open_ways(plan, self._settings.home)
         write_etc(plan.files / "etc", bash.logout(plan.paths.run))
         if self._proxied:
             write_ssh_config(plan.files / "etc", f"{plan.paths.guest}/connect.py", PROXY_PORT)
@@ -141,7 +158,9 @@ class Premises:
         if not self._proxied:
             return
         upstream = self._settings.egress_upstream
-        listener = await box.listen(PROXY_PORT)
+        listener = await box.listen(0 if self._shared else PROXY_PORT)
+        if self._shared:
+            landlock.tell_proxy(self.plan, listener)
         proxy = EgressProxy(
             _policy(self._network),
             upstream=upstream.get_secret_value() if upstream else None,
@@ -167,16 +186,20 @@ class Premises:
         }
         if self._network != "none":
             variables |= operator_passthrough(os.environ)
-            variables |= proxy_environment(PROXY_PORT) if self._confined else {}
-        return variables
+            variables |= proxy_environment(PROXY_PORT) if self._walled else {}
+        return variables | (
+            landlock.variables(self.plan, proxied=self._proxied) if self._shared else {}
+        )
 
     def _check_kept(self) -> None:
         """A sandbox that was made behind walls, of a service that has none now."""
-        if not self._confined and self._network != "open":
+        if not self._walled and self._network != "open":
             raise NotReady(
                 "this sandbox was made with a network policy that cannot be kept where there are "
                 "no walls: start the service where boxes can be built, or delete the sandbox"
             )
+        if self._network != "none" and not self._isolation.connects:
+            raise NotReady(f"this sandbox was made with a network: {NO_CONNECTIONS}")
 
     def kernel_paths(self, box: Box) -> KernelPaths:
         deno = python_environment.DENO_INSIDE if self.plan.confined else str(find_deno())
@@ -204,7 +227,7 @@ class Premises:
             (home / ".bash_logout").write_text(bash.logout(plan.paths.run))
 
     def _make_plan(self, number: int) -> BoxPlan:
-        settings, confined = self._settings, self._confined
+        settings, isolation = self._settings, self._isolation
         mounts = [Mount(*pair) for pair in python_environment.mounts(settings)]
         mounts += [mount for mount in base_mounts() if mount not in mounts]
         if self._forks:
@@ -215,28 +238,32 @@ class Premises:
             files=self._disk.directory if self._disk else self.directory,
             run=settings.runtime / str(number),
             uid=self._uid,
-            rlimits=self._enforcement.rlimits(self._limits) if confined else {},
+            gid=box_gid(settings),
+            rlimits=self._enforcement.rlimits(self._limits) if self._walled else {},
             mounts=mounts,
-            confined=confined,
+            tier=isolation.tier,
+            connects=isolation.connects,
             tmp_bytes=settings.tmp_bytes,
             shm_bytes=settings.shm_bytes,
         )
 
 
-def with_network(request: CreateSandbox, settings: Settings, *, confined: bool) -> CreateSandbox:
+def with_network(request: CreateSandbox, settings: Settings, isolation: Isolation) -> CreateSandbox:
     """The request with the network that its sandbox will have.
 
     Raises NetworkUnsupported for what cannot be kept here, and InvalidRequest for a list that
     holds addresses nobody but the operator can open.
     """
     network = request.network
-    if not confined:
+    if isolation.tier == "none":
         if network != "open" and "network" in request.model_fields_set:
             raise NetworkUnsupported(
                 f"{_shown(network)} cannot be kept here, since code runs without walls and has the "
                 'network of this machine: leave `network` out or give "open"'
             )
         return request.model_copy(update={"network": "open"})
+    if network != "none" and not isolation.connects:
+        raise NetworkUnsupported(f"{_shown(network)} cannot be had here: {NO_CONNECTIONS}")
     if not isinstance(network, str):
         _check_addresses(network.allow, VouchedHosts(private_hosts(settings)))
     return request

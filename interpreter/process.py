@@ -19,7 +19,8 @@ from interpreter.models import Logs, Notice
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from interpreter.box import Box, BoxProcess
+    from interpreter.box import Box
+    from interpreter.box_process import BoxProcess
     from interpreter.models import ProcessInfo, WaitFor, WaitResult
 
 GRACE = 5.0

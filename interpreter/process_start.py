@@ -13,7 +13,8 @@ from interpreter.errors import AtCapacity, DiskFull, InvalidCwd, InvalidRequest
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from interpreter.box import Box, BoxProcess
+    from interpreter.box import Box
+    from interpreter.box_process import BoxProcess
     from interpreter.environment import Environment
 
 LONG_COMMAND = 100 * 1024

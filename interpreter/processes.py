@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
 
-    from interpreter.box import Box, BoxProcess
+    from interpreter.box import Box
+    from interpreter.box_process import BoxProcess
     from interpreter.models import StartProcess
     from interpreter.process_start import Starter
 

@@ -9,7 +9,8 @@ from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 from interpreter.activity import Activity
-from interpreter.box import Box, BoxProcess
+from interpreter.box import Box
+from interpreter.box_process import BoxProcess
 from interpreter.environment import Environment
 from interpreter.errors import (
     AtCapacity,
@@ -27,7 +28,7 @@ from interpreter.first_directory import first_directory
 from interpreter.limit_models import Usage
 from interpreter.models import CreateSandbox, CreateSession, SandboxInfo
 from interpreter.pausing import Pause
-from interpreter.ports import ListeningPort, connect, listening, unheard
+from interpreter.ports import ListeningPort, connect, listening, owns, unheard
 from interpreter.premises import PROXY_PORT, Premises
 from interpreter.processes import Processes
 from interpreter.removal import remove_tree
@@ -63,7 +64,7 @@ class Sandbox:
             self.directory,
             number,
             network=request.network,
-            confined=self.isolation.tier == "bwrap",
+            isolation=self.isolation,
             settings=settings,
             enforcement=resources.enforcement,
             limits=request.limits,
@@ -290,7 +291,7 @@ class Sandbox:
     async def connect_port(self, port: int) -> socket.socket:
         """A connection to a server in the box. Raises PortUnreachable."""
         box = await self.box()
-        ours = self._plan.confined or port in {each.port for each in await self.ports()}
+        ours = self._plan.confined or owns(box.host_pid, port)
         if port == PROXY_PORT or not ours:
             raise unheard(port)
         return await connect(box, port)

@@ -10,7 +10,8 @@ from contextlib import AbstractContextManager, suppress
 from typing import Any, TypeVar
 
 from interpreter import git
-from interpreter.box import Box, BoxProcess
+from interpreter.box import Box
+from interpreter.box_process import BoxProcess
 from interpreter.commands import Commands, stdin_bytes
 from interpreter.contexts import Context
 from interpreter.environment import Environment, Page

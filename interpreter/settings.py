@@ -22,6 +22,7 @@ from interpreter.egress_dial import Upstream
 from interpreter.fields import DEFAULT_OUTPUT_BYTES
 from interpreter.limit_models import LEAST_DISK, LEAST_MEMORY
 from interpreter.ports_domain import PortsDomain
+from interpreter.walls import Tier
 
 
 class Settings(BaseSettings):
@@ -41,7 +42,9 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65535)
     token: SecretStr | None = None
     """Required in every request when set. Without it the service is for this machine alone."""
-    isolation: Literal["auto", "bwrap", "none"] = "auto"
+    isolation: Literal["auto", "bwrap", "process", "none"] = "auto"
+    isolation_minimum: Tier = "none"
+    """The weakest tier to start with; where there is only a weaker one, start is refused."""
     allowed_origins: list[str] = []
     """Origins of web pages that may call the service."""
     kernel_environment: Path | None = None

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from interpreter import bash
-from interpreter.box import Box, BoxProcess
+from interpreter.box import Box
+from interpreter.box_process import BoxProcess
 from interpreter.clock import boot_time
 from interpreter.command_outputs import STREAMS, CommandOutputs, Sink
 from interpreter.family import inside_pid, main_children

@@ -21,7 +21,8 @@ from interpreter.terminal_environment import TerminalEnvironment
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 
-    from interpreter.box import Box, BoxProcess
+    from interpreter.box import Box
+    from interpreter.box_process import BoxProcess
     from interpreter.process_start import Starter
 
 KEPT_BYTES = 256 * 1024

@@ -1,4 +1,4 @@
-"""How a box is started: the bubblewrap profile, or no walls at all.
+"""What a box is made of, and how it is started where namespaces can be had: with bubblewrap.
 
 The profile, argument by argument, follows what was attacked and measured; the order matters
 (remounts last). bwrap is started with an empty environment and `--as-pid-1`, since otherwise
@@ -13,7 +13,7 @@ import shutil
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 GUEST = Path(__file__).parent / "guest"
 KERNEL_GUEST = Path(__file__).parent.parent / "kernels" / "guest"
@@ -25,6 +25,9 @@ SYSTEM_ETC = (
     "magic", "mime.types", "os-release", "pki", "protocols", "R", "services", "ssl", "terminfo",
     "timezone",
 )  # fmt: skip
+
+
+Tier = Literal["bwrap", "process", "none"]
 
 
 class Mount(NamedTuple):
@@ -70,12 +73,21 @@ class BoxPlan:
     """Host directory with `kernels`, `env` and the control socket."""
     uid: int | None = None
     """The box's uid on the host, for a service run by root."""
+    gid: int = 0
+    """In the tier `process`, the group of all boxes, to which the ways to their files are open."""
     mounts: list[Mount] = field(default_factory=list)
-    confined: bool = True
+    tier: Tier = "bwrap"
+    connects: bool = False
+    """In the tier `process`, whether its code can connect to itself and to its proxy."""
     rlimits: dict[str, int] = field(default_factory=dict)
     """What init sets, on itself and what it starts: `open_files`, `processes`."""
     tmp_bytes: int = 1 << 30
     shm_bytes: int = 1 << 29
+
+    @property
+    def confined(self) -> bool:
+        """Whether the box has namespaces of its own, and with them paths, processes, a network."""
+        return self.tier == "bwrap"
 
     @property
     def paths(self) -> BoxPaths:

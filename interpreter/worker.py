@@ -17,7 +17,8 @@ from interpreter.file_errors import os_refusal, refusal, said_refusal
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Coroutine
 
-    from interpreter.box import Box, BoxProcess
+    from interpreter.box import Box
+    from interpreter.box_process import BoxProcess
 
 T = TypeVar("T")
 During = Callable[[], AbstractContextManager[None]]

@@ -195,7 +195,7 @@ class Init:
         handed, child_fds, ends = [], [], {}
         try:
             if request.get("tty"):
-                master, slave = os.openpty()
+                master, slave = map(os.dup, fds) if fds else os.openpty()
                 set_size(slave, *request["tty"])
                 ends["tty"], child_fds = master, [slave, slave, slave]
             else:

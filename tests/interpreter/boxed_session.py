@@ -48,7 +48,7 @@ async def boxed_session(directory: Path) -> AsyncIterator[BoxedSession]:
         run=directory / "run",
         uid=UID if confined and os.geteuid() == 0 else None,
         mounts=[Mount(sys.base_prefix, sys.base_prefix)],
-        confined=confined,
+        tier="bwrap" if confined else "none",
     )
     walls.write_etc(plan.files / "etc", bash.logout(plan.paths.run))
     box = await Box.start(plan)

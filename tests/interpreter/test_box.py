@@ -8,7 +8,8 @@ from contextlib import suppress
 
 import pytest
 
-from interpreter.box import Box, BoxProcess
+from interpreter.box import Box
+from interpreter.box_process import BoxProcess
 from interpreter.sandboxes import Sandbox
 
 PATH = {"PATH": "/usr/bin:/bin"}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from interpreter import landlock
 from interpreter.errors import NotReady
 from interpreter.isolation import box_uid, probe
 from interpreter.seccomp import ARCHITECTURES
@@ -56,7 +57,7 @@ async def test_the_operator_chooses_none(tmp_path: Path) -> None:
 
 async def test_without_bubblewrap(programs: Path, tmp_path: Path) -> None:
     isolation = await probe(settings("auto", tmp_path))
-    assert isolation.tier == "none"
+    assert isolation.tier in ("process", "none")
     assert "apt-get install bubblewrap" in isolation.reason
     with pytest.raises(NotReady, match=r"--isolation bwrap: .*apt-get install bubblewrap"):
         await probe(settings("bwrap", tmp_path))
@@ -66,12 +67,43 @@ async def test_without_bubblewrap(programs: Path, tmp_path: Path) -> None:
 async def test_a_bubblewrap_that_fails(programs: Path, tmp_path: Path, said: str) -> None:
     put_bwrap(programs, said)
     isolation = await probe(settings("auto", tmp_path))
-    assert isolation.tier == "none"
+    assert isolation.tier in ("process", "none")
     assert said in isolation.reason
     assert FAILURES[said] in isolation.reason
     with pytest.raises(NotReady) as refused:
         await probe(settings("bwrap", tmp_path))
     assert FAILURES[said] in refused.value.message
+
+
+@pytest.mark.parametrize(("abi", "told"), [(0, "no Landlock"), (1, "ABI 1"), (2, "ABI 2")])
+async def test_a_landlock_that_is_not_enough(
+    programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, abi: int, told: str
+) -> None:
+    monkeypatch.setattr(landlock, "version", lambda: abi)
+    isolation = await probe(settings("auto", tmp_path))
+    assert isolation.tier == "none"
+    assert "apt-get install bubblewrap" in isolation.reason and told in isolation.reason
+    for chosen in ({"isolation": "process"}, {"isolation_minimum": "process"}):
+        with pytest.raises(NotReady, match=f"--isolation.* process: .*{told}"):
+            await probe(Settings.model_validate({"home": tmp_path, **chosen}))
+
+
+async def test_what_the_operator_asks_at_least(programs: Path, tmp_path: Path) -> None:
+    with pytest.raises(NotReady, match=r"--isolation-minimum bwrap: .*bubblewrap"):
+        await probe(Settings(home=tmp_path, isolation_minimum="bwrap"))
+    for weaker, least in (("none", "process"), ("none", "bwrap"), ("process", "bwrap")):
+        chosen = {"home": tmp_path, "isolation": weaker, "isolation_minimum": least}
+        with pytest.raises(NotReady, match=f"{weaker} is weaker than --isolation-minimum {least}"):
+            await probe(Settings.model_validate(chosen))
+
+
+async def test_a_way_that_users_of_boxes_cannot_go(tmp_path: Path) -> None:
+    uid, gid = 1_200_000, 1_200_000
+    (tmp_path / "closed").mkdir(mode=0o700)
+    (tmp_path / "closed" / "data").mkdir()
+    with pytest.raises(NotReady, match=r"cannot pass /\S+ on their way to \S+/data: `chmod o\+x"):
+        landlock.check_ways([tmp_path / "closed" / "data"], uid, gid)
+    landlock.check_ways(["/usr/bin/env", "/usr/no/such"], uid, gid)
 
 
 @pytest.mark.parametrize("code", [0, 1])

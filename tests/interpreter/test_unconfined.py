@@ -173,11 +173,10 @@ async def test_a_timeout_ends_what_the_cell_started(sandbox: Sandbox, python: Py
 
 
 @pytest.mark.parametrize("end", ["delete", "close", "terminate"])
-async def test_everything_ends_with_the_box(
-    interpreter: Interpreter, tmp_path: Path, end: str
-) -> None:
+async def test_everything_ends_with_the_box(interpreter: Interpreter, end: str) -> None:
     sandbox = await interpreter.create_sandbox(CreateSandbox())
-    os.mkfifo(fifo := tmp_path / "fifo")
+    os.mkfifo(fifo := Path(sandbox.info().workspace, "fifo"))
+    fifo.chmod(0o666)
     session = sandbox.session("default")
     script = SCATTERED.replace("%s", str(fifo))
     await shell_of(session)("python -c 'import os; os.fork(); os.setsid()' ")
