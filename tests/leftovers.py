@@ -33,8 +33,9 @@ def left_behind() -> dict[int, str]:
     if sys.platform != "linux":
         return {}
     deadline = time.monotonic() + PATIENCE
-    for pid in _running():
-        _wait(pid, deadline - time.monotonic())
+    while (running := _running()) and time.monotonic() < deadline:
+        _reap()
+        _wait(running[0], 0.1)
     found = {pid: _command_line(pid) for pid in _running()}
     for pid in found:
         with suppress(ProcessLookupError):
@@ -44,6 +45,13 @@ def left_behind() -> dict[int, str]:
 
 def _running() -> list[int]:
     return descendants([os.getpid()], set(), {os.getpid()})
+
+
+def _reap() -> None:
+    """Orphans that have ended: an init would do it, and the end of a box waits for those in it."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            continue
 
 
 def _wait(pid: int, timeout: float) -> None:
@@ -62,4 +70,12 @@ def _command_line(pid: int) -> str:
         words = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return "(ended meanwhile)"
-    return words.replace(b"\0", b" ").decode(errors="replace")[:300]
+    return words.replace(b"\0", b" ").decode(errors="replace")[:300] or _state(pid)
+
+
+def _state(pid: int) -> str:
+    """Of one that has no command line any more."""
+    with suppress(OSError):
+        status = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return " ".join(line for line in status if line.startswith(("Name", "State", "PPid")))
+    return "(ended meanwhile)"
