@@ -8,6 +8,7 @@ import logging
 import os
 import resource
 import secrets
+from contextlib import AsyncExitStack
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
@@ -61,25 +62,36 @@ class Interpreter:
         self.spares: Spares
         self.forks: ForkServer | None = None
         """Where Python kernels come from, where boxes can be entered from outside."""
-        self._lock = -1
+        self._stack = AsyncExitStack()
         self.swept = 0
         """How much was left of boxes and sandboxes that an earlier service had deleted."""
 
     async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            stack.callback(self._zmq.destroy, linger=0)
+            await self._start(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        """`stack` gets what is closed at the end, or when this fails."""
         settings = self.settings
         settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
         settings.home.chmod(0o710 if is_way(settings.home, isolation.box_gid(settings)) else 0o700)
-        self._lock = _lock(settings.home / "lock")
+        stack.callback(os.close, _lock(settings.home / "lock"))
         _own_directory(settings.runtime, isolation.box_gid(settings))
         _raise_descriptor_limit()
         await python_environment.ensure(settings, lambda line: None)
         found = await isolation.probe(settings)
         self._enforcement = await Enforcement.probe(settings, found)
+        stack.callback(self._enforcement.close)
         self._isolation = self._enforcement.describe(found)
         self._zmq.set(zmq.MAX_SOCKETS, 16_384)
         self._registry = Registry(settings.home / "registry.sqlite")
+        stack.callback(self._registry.close)
         if settings.fork_server and self._isolation.tier == "bwrap":
             self.forks = ForkServer(settings)
+            stack.push_async_callback(self.forks.close)
             self.forks.start()
         self.spares = Spares(settings.spare_kernels, self._zmq)
         self._resources = Resources(
@@ -103,7 +115,6 @@ class Interpreter:
         self.swept = await sweep(
             settings.runtime, settings.home / "sandboxes", numbers, self._sandboxes.keys()
         )
-        return self
 
     async def _take_up(self) -> None:
         """What the last service left running: some at once, since most of it is waiting."""
@@ -132,12 +143,7 @@ class Interpreter:
             await asyncio.gather(*(sandbox.close() for sandbox in self._sandboxes.values()))
         if not keep or not self._sandboxes:
             await asyncio.to_thread(remove_tree, self.settings.runtime)
-        if self.forks:
-            await self.forks.close()
-        self._enforcement.close()
-        self._registry.close()
-        self._zmq.destroy(linger=0)
-        os.close(self._lock)
+        await self._stack.aclose()
 
     async def create_sandbox(self, request: CreateSandbox) -> Sandbox:
         """Raises SandboxExists, AtCapacity, LimitUnsupported, NetworkUnsupported, NotReady."""
