@@ -66,13 +66,25 @@ async def test_stopping_and_going_twice(clock: Clock) -> None:
 
 
 async def test_a_timeout_and_a_wait(clock: Clock) -> None:
-    begin = time.monotonic()
-    asyncio.get_running_loop().call_later(0.05, clock.stop)
-    asyncio.get_running_loop().call_later(0.35, clock.go)
-    with pytest.raises(TimeoutError):
-        async with clock.timeout(0.2):
-            await asyncio.sleep(10)
-    assert time.monotonic() - begin >= 0.5
+    begin, paused = time.monotonic(), 0.0
+
+    async def pause() -> None:
+        nonlocal paused
+        clock.stop()
+        stopped_at = time.monotonic()
+        await asyncio.sleep(0.3)
+        paused = time.monotonic() - stopped_at
+        clock.go()
+
+    async with asyncio.TaskGroup() as tasks:
+        with pytest.raises(TimeoutError):
+            async with clock.timeout(0.2):
+                tasks.create_task(pause())
+                await asyncio.sleep(10)
+    assert time.monotonic() - begin >= 0.2 + paused - 0.01
+
+
+async def test_timeouts_and_waits_without_an_end(clock: Clock) -> None:
     async with clock.timeout(None):
         pass
     never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
