@@ -167,7 +167,7 @@ class Report:
     aliases: bool
     inherit_errexit: bool
     cwd: str
-    exported: dict[str, str]
+    exported: Mapping[str, str]
 
 
 UNKNOWN = Report(False, 0, False, True, False, "", {})

@@ -24,9 +24,14 @@ class Executions:
     """The executions of one sandbox, oldest first."""
 
     def __init__(
-        self, directory: Path, settings: Settings, on_end: Callable[[], None] = lambda: None
+        self,
+        directory: Path,
+        settings: Settings,
+        on_end: Callable[[], None] = lambda: None,
+        journal: Callable[[Path], Journal] = Journal,
     ) -> None:
-        """`on_end` is called at the end of each."""
+        """`on_end` is called at the end of each; `journal` makes a new one's."""
+        self._journal = journal
         self._directory = directory
         self._on_end = on_end
         self._settings = settings
@@ -92,7 +97,7 @@ class Executions:
         id = request.id or secrets.token_hex(8)
         journal = None
         try:
-            journal = Journal(self._directory / id)
+            journal = self._journal(self._directory / id)
             kept = kept or request.id is not None
             document = request.model_dump(mode="json", exclude_defaults=True)
             execution = Execution(id, kind, origin, journal, document, cwd=cwd, kept=kept)

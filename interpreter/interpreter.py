@@ -17,6 +17,7 @@ from typing import Any, Self
 import zmq
 
 from interpreter import isolation, python_environment
+from interpreter.blanks import Blanks
 from interpreter.errors import (
     AtCapacity,
     DiskFull,
@@ -89,6 +90,9 @@ class Interpreter:
         self._zmq.set(zmq.MAX_SOCKETS, 16_384)
         self._registry = Registry(settings.home / "registry.sqlite")
         stack.callback(self._registry.close)
+        blanks = Blanks(settings.home)
+        stack.push_async_callback(blanks.close)
+        blanks.refill()
         if settings.fork_server and self._isolation.tier == "bwrap":
             self.forks = ForkServer(settings)
             stack.push_async_callback(self.forks.close)
@@ -97,6 +101,7 @@ class Interpreter:
         self._resources = Resources(
             settings,
             self._registry,
+            blanks,
             self._isolation,
             self._enforcement,
             self.forks,

@@ -21,10 +21,11 @@ _CHUNK = 1 << 18
 class Journal:
     """One file being written. Not safe across threads; every call belongs to the event loop."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, fd: int | None = None) -> None:
+        """`fd` is of the file at `path`; without it, that is opened or made."""
         self.path = path
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        self._fd = os.open(path, flags, 0o600)
+        self._fd = os.open(path, flags, 0o600) if fd is None else fd
         found = os.fstat(self._fd).st_size
         self.size = _whole(self._fd) if found else 0
         if self.size != found:
@@ -37,7 +38,9 @@ class Journal:
 
     def append(self, *records: bytes) -> None:
         """Raises OSError when the disk is full; the file then ends with the last whole record."""
-        data = b"".join(part for record in records for part in (_LENGTH.pack(len(record)), record))
+        data = b"".join(
+            [part for record in records for part in (_LENGTH.pack(len(record)), record)]
+        )
         written = 0
         try:
             while written < len(data):

@@ -8,6 +8,7 @@ from typing import Any
 
 import zmq
 
+from interpreter.blanks import Blanks
 from interpreter.fork_server import ForkServer
 from interpreter.limits import Enforcement
 from interpreter.models import Isolation
@@ -21,6 +22,7 @@ from kernels.specs import Languages
 class Resources:
     settings: Settings
     registry: Registry
+    blanks: Blanks
     isolation: Isolation
     enforcement: Enforcement
     forks: ForkServer | None

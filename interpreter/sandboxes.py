@@ -85,7 +85,10 @@ class Sandbox:
         self._ran_before = False
         self._sessions: dict[str, Session] = {}
         self.executions = Executions(
-            self.directory / "executions", settings, on_end=self.activity.touch
+            self.directory / "executions",
+            settings,
+            on_end=self.activity.touch,
+            journal=resources.blanks.journal,
         )
         self.processes = Processes(
             self.box,

@@ -314,7 +314,7 @@ class Shell:
 
     def _ended(self, how: How, harder: bool) -> Ended:
         had = self._state.told
-        report = bash.read_report(self._report.whole())
+        report = self._report.read()
         self._woken = None
         if report is not None:
             self._know(report)

@@ -46,7 +46,7 @@ class Probe:
 
     def of(self, modes: Modes) -> bash.Report:
         """The answer, with what bash cannot tell between two commands."""
-        answer = bash.read_report(self._pipe.whole()) or bash.UNKNOWN
+        answer = self._pipe.read() or bash.UNKNOWN
         return replace(
             answer,
             gone=False,

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from interpreter.bash import Report, read_report
 from interpreter.spool import Spool
 
 MAX_REPORT = 8 << 20
@@ -25,6 +26,7 @@ class ReportPipe:
         self._loop = asyncio.get_running_loop()
         self._holding: int | None = None
         self.text = bytearray()
+        self._last: tuple[bytes, Report | None] = (b"", None)
 
     def listen(self) -> None:
         """From the first report on."""
@@ -48,9 +50,15 @@ class ReportPipe:
         """Take in what is there now."""
         self._readable()
 
-    def whole(self) -> bytes:
-        """The report; empty when it was longer than `MAX_REPORT`."""
-        return bytes(self.text) if len(self.text) < MAX_REPORT else b""
+    def read(self) -> Report | None:
+        """None when it is not one, or longer than `MAX_REPORT`.
+
+        A shell mostly says what it said before: that is not parsed again.
+        """
+        text = bytes(self.text) if len(self.text) < MAX_REPORT else b""
+        if text != self._last[0]:
+            self._last = (text, read_report(text))
+        return self._last[1]
 
     def clear(self) -> None:
         self.text.clear()
