@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Self
 
 from interpreter.events import dumps, now
@@ -32,7 +32,7 @@ class Origin:
         return cls(**{name: str(meta.get(name, "")) for name in cls.__slots__})
 
     def asdict(self) -> dict[str, str]:
-        return asdict(self)
+        return {name: getattr(self, name) for name in self.__slots__}
 
 
 def _fingerprint(kind: str, session: str, request: Exec | RunCode) -> str:

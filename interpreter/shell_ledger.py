@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -87,7 +87,7 @@ class Ledger:
         if self._journal.size > COMPACT_BYTES:
             self._compact()
         changed = {"had": dict(had)} if had != self._past.had else {}
-        self._append({**changed, "sent": asdict(sent)})
+        self._append({**changed, "sent": vars(sent)})
 
     @property
     def execution(self) -> str:
@@ -98,7 +98,7 @@ class Ledger:
         self._append({"halted": True})
 
     def ended(self, modes: Modes) -> None:
-        self._append({"modes": asdict(modes)})
+        self._append({"modes": vars(modes)})
 
     def lingers(self, outputs: int, execution: str) -> None:
         self._append({"lingers": [outputs, execution]})
@@ -121,9 +121,9 @@ class Ledger:
         journal = Journal(fresh)
         entry = {
             "had": past.had,
-            "sent": past.sent and asdict(past.sent),
+            "sent": past.sent and vars(past.sent),
             "halted": past.halted,
-            "modes": asdict(past.modes),
+            "modes": vars(past.modes),
             "lingering": list(past.lingering.items()),
         }
         journal.append(json.dumps(entry).encode())

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import zmq
 
-PATIENCE_MS = 500
+PATIENCE_MS = 2000
 
 
 def install(context: zmq.Context[Any]) -> None:

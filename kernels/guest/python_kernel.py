@@ -311,6 +311,7 @@ class App(kernelapp.IPKernelApp):
         self.set_trait("outstream_class", None)
         for handler in self.log.handlers:
             handler.setStream(os.fdopen(os.dup(2), "w"))  # the log is not the user's output
+        self.log.setLevel(self.log_level)  # each message would be made, and dropped by its handler
         super().init_io()
         make = partial(
             python_streams.Stream,
