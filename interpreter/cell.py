@@ -100,7 +100,11 @@ class Cell:
         return CodeResult.model_validate({**base, **self.recording.fields(), **fields})
 
     def never_ran(self) -> None:
-        self.execution.finish(self.result())
+        """It was stopped while it waited."""
+        if self.execution.stopped_by is not None:
+            self.execution.fail(self.execution.stopped_by)
+        else:
+            self.execution.finish(self.result())
 
     def time_left(self, clock: Clock) -> float | None:
         """Of its timeout, counted from when it began to run."""

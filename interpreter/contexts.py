@@ -30,6 +30,7 @@ from interpreter.events import now
 from interpreter.execution import Execution
 from interpreter.fields import DEFAULT_OUTPUT_BYTES
 from interpreter.hints import Hints
+from interpreter.inherited import Inherited
 from interpreter.kept_output import KeptOutput
 from interpreter.lane import Lane
 from interpreter.languages import adapter_for
@@ -41,6 +42,7 @@ from interpreter.spares import Spares
 from kernels import messages
 from kernels.errors import CellshellError
 from kernels.kernel import Death, Kernel, KernelRecord
+from kernels.outcome import ExecuteOutcome
 from kernels.specs import KernelLanguage, KernelPaths
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -97,8 +99,8 @@ class Context:
         """Of the kernel that an earlier service had running."""
         self._find = find
         self._on_start = on_start
-        self._after: int | None = None
-        """Of a kernel that was taken up: up to which number its output had been recorded."""
+        self._inherited: Inherited | None = None
+        """Of a kernel that was taken up, until it is known to answer."""
         self._lost: str | None = None
         self._end_unheard: Death | None = None
         """How the kernel of an earlier service ended."""
@@ -139,18 +141,17 @@ class Context:
         cell = Cell(execution, request, call, self.language, self._settings, self._environment)
         self.lane.submit(execution, lambda: self._run(cell), cell.never_ran)
 
-    async def take_up(
-        self, box: Box, process: BoxProcess, record: KernelRecord, after: int
+    def take_up(
+        self, box: Box, process: BoxProcess, record: KernelRecord, after: int, *, resumes: bool
     ) -> None:
         """The kernel of an earlier service, which had recorded its output up to number `after`.
 
-        What it has said since waits until `continue_`. Raises KernelFailed, OSError.
+        `resumes`: `continue_` follows, until when what it has said since has to wait.
         """
-        kernel = self._seat.take_up(box, record)
+        kernel = self._kernel = self._seat.take_up(box, record)
         assert self._seat.place
         self._seat.place.process = process
-        await kernel.attach(process)
-        self._kernel, self._after = kernel, after
+        self._inherited = Inherited(kernel, process, after, resumes=resumes)
 
     def continue_(self, execution: Execution) -> None:
         """Queue the rest of what an earlier service was running here."""
@@ -164,16 +165,18 @@ class Context:
         self._end_unheard = Death.of(code)
         self._lost = f"its kernel ended ({self._end_unheard})"
 
-    async def catch_up(self) -> None:
-        """Take in what an idle kernel has said since an earlier service was there."""
-        if self._kernel is not None and self._after is not None and not self.lane.busy:
-            after, self._after = self._after, None
-            await self._kernel.catch_up(after)
+    async def settled(self, until: float) -> None:
+        """The kernel that was taken up has answered, or has had until then, in the loop's time."""
+        if self._inherited is not None:
+            patience = max(0.0, until - asyncio.get_running_loop().time())
+            await asyncio.wait({self._inherited.heard}, timeout=patience)
 
     async def leave(self) -> None:
         """Let go of everything, for the next service to take up."""
         self._deleted = True
         self.lane.leave()
+        if self._inherited is not None:
+            await self._inherited.leave()
         if self._kernel is not None:
             await self._kernel.detach()
 
@@ -217,10 +220,11 @@ class Context:
     # Running
 
     async def _run(self, cell: Cell) -> None:
-        kernel = await self._ready()
         execution = cell.execution
-        if execution.stop.done() and execution.stopped_by is None:
-            execution.finish(cell.result())
+        await self._heard(execution.stop)
+        kernel = None if execution.stop.done() else await self._ready()
+        if kernel is None or execution.stop.done():
+            cell.never_ran()
             return
         notices = [*self._session_notices(), *self._take_notices()]
         count = kernel.execution_count + 1
@@ -231,20 +235,30 @@ class Context:
 
     async def _resume(self, cell: Cell) -> None:
         """The rest of what an earlier service was running."""
-        kernel, execution = self._kernel, cell.execution
+        kernel, inherited, execution = self._kernel, self._inherited, cell.execution
         cell.recording.resume(execution.entries())
-        if kernel is None or not kernel.running or self._after is None:
+        if kernel is None or inherited is None:
             death = self._end_unheard or Death.of(-signal.SIGKILL)
             execution.finish(cell.result(**died(death), notices=[OUTPUT_LOST]))
             return
         await self._keep(cell, again=True)
         cell.begin(kernel)
+        notices: list[Notice] = []
+        running = asyncio.ensure_future(self._rest(cell, kernel, inherited, notices))
+        await self._finish(cell, kernel, running, execution.execution_count, notices, resumed=True)
+
+    async def _rest(
+        self, cell: Cell, kernel: Kernel, inherited: Inherited, notices: list[Notice]
+    ) -> Ran:
+        await asyncio.wait({inherited.heard})
+        if not kernel.running:
+            notices.append(OUTPUT_LOST)
+            return Ran(ExecuteOutcome("died", death=inherited.death))
         # The run is expected before the kernel is asked what it has said: the tasks start in order.
         running = self._start(cell, kernel, resumed=True)
-        after, self._after = self._after, None
-        whole = await kernel.catch_up(after)
-        notices = [] if whole else [OUTPUT_LOST]
-        await self._finish(cell, kernel, running, kernel.execution_count, notices, resumed=True)
+        if not await inherited.catch_up():
+            notices.append(OUTPUT_LOST)
+        return await running
 
     def _start(self, cell: Cell, kernel: Kernel, *, resumed: bool = False) -> asyncio.Future[Ran]:
         run = Run(
@@ -262,7 +276,7 @@ class Context:
         cell: Cell,
         kernel: Kernel,
         running: asyncio.Future[Ran],
-        count: int,
+        count: int | None,
         notices: list[Notice],
         *,
         resumed: bool = False,
@@ -318,13 +332,17 @@ class Context:
 
     # The kernel
 
+    async def _heard(self, *stops: asyncio.Future[Any]) -> None:
+        """The kernel of an earlier service has answered or ended, or one of `stops` is done."""
+        if self._inherited is not None:
+            box = await self._get_box()
+            await self._inherited.wait(box.clock, *stops)
+
     async def _ready(self) -> Kernel:
+        await self._heard()
         async with self._starting:
             box = await self._get_box()
             if self._kernel is not None and self._kernel.running:
-                if self._after is not None:
-                    after, self._after = self._after, None
-                    await self._kernel.catch_up(after)
                 return self._kernel
             if self._kernel is not None:
                 self._lost = self._lost or "its kernel had ended"
@@ -332,11 +350,14 @@ class Context:
             if self._deleted:
                 raise ContextDeleted(f"context {self.id!r} was deleted")
             kernel = await self._seat.fill(box)
-            self._kernel, self._after, self.record = kernel, None, None
+            self._kernel, self.record = kernel, None
             self._on_start()
             return kernel
 
     async def _discard(self) -> None:
+        inherited, self._inherited = self._inherited, None
+        if inherited is not None:
+            await inherited.leave()
         kernel, self._kernel = self._kernel, None
         await self._seat.clear(kernel)
 
@@ -368,4 +389,6 @@ class Context:
             return "starting"
         if self.lane.busy:
             return "busy"
+        if self._inherited is not None and not self._inherited.heard.done():
+            return "starting"
         return "idle" if self._kernel is not None and self._kernel.running else "dead"

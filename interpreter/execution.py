@@ -66,6 +66,8 @@ class Execution:
         self.ended: asyncio.Future[None] = loop.create_future()
         self.stopped_by: CellshellError | None = None
         self.partial: Callable[[], Result] | None = None
+        self.execution_count: int | None = None
+        """The kernel's count of cells, of one that an earlier service began."""
         self.mark: Any = None
         """Of the last record, of an execution that was begun by an earlier service."""
         self._journal = journal
@@ -108,7 +110,9 @@ class Execution:
             execution._finish_as(unpack(kinds[-1][1]).data, path)
         elif last:
             execution.state = "running"
-            execution.started_at = float(unpack(events[0]).mark)
+            started = unpack(events[0])
+            execution.started_at = float(started.mark)
+            execution.execution_count = started.data.get("execution_count")
         return execution
 
     def _end_as(self, last: Entry, path: Path) -> None:

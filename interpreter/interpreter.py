@@ -44,6 +44,8 @@ from kernels.specs import Languages, find_deno
 log = logging.getLogger(__name__)
 
 TAKEN_UP_AT_ONCE = 16
+PATIENCE = 3.0
+"""Seconds that the kernels of an earlier service have to answer before this one listens."""
 VERSION = metadata.version("cellshell")
 
 
@@ -124,11 +126,12 @@ class Interpreter:
     async def _take_up(self) -> None:
         """What the last service left running: some at once, since most of it is waiting."""
         turns = asyncio.Semaphore(TAKEN_UP_AT_ONCE)
+        until = asyncio.get_running_loop().time() + PATIENCE
 
         async def take_up(sandbox: Sandbox) -> None:
             async with turns:
                 try:
-                    await sandbox.take_up()
+                    await sandbox.take_up(until)
                 except (CellshellError, OSError) as error:  # one costs no other one
                     log.warning("sandbox %r was taken up in part: %s", sandbox.id, error)
 

@@ -232,10 +232,11 @@ class Sandbox:
         elif not self._pause.active:
             await self.pause()
 
-    async def take_up(self) -> None:
+    async def take_up(self, until: float) -> None:
         """After the service was started again: the box of the last one, if it still runs.
 
-        Everything in it goes on: processes, terminals, shells and kernels with what they run.
+        Everything in it goes on: processes, terminals, shells and kernels with what they run. Its
+        kernels have until then, in the loop's time, to answer; who does not is heard later.
         """
         self._ran_before = True
         async with self._pause.lifted(lambda: self._box):  # what is taken up has to answer
@@ -253,6 +254,8 @@ class Sandbox:
             for session in self._sessions.values():
                 await session.take_up(self._box, live)
             await self._end_unknown(live)
+            for session in self._sessions.values():
+                await session.settled(until)
             self.activity.touch()
 
     async def _end_unknown(self, live: Mapping[str, BoxProcess]) -> None:

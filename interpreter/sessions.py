@@ -232,6 +232,11 @@ class Session:
         heir = Succession(self.id, self._commands, self._contexts, self._around, self.tell)
         await heir.take_up(box, live)
 
+    async def settled(self, until: float) -> None:
+        """What was taken up has answered, or has had until then."""
+        for context in self._contexts.values():
+            await context.settled(until)
+
     async def leave(self) -> None:
         """Let go of everything, for the next service to take up."""
         if self._again:

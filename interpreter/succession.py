@@ -14,7 +14,7 @@ from interpreter.execution import Execution
 from interpreter.models import Exec, RunCode
 from interpreter.sharing import Overlay
 from interpreter.surroundings import Surroundings
-from kernels.errors import CellshellError, KernelFailed
+from kernels.errors import CellshellError
 
 log = logging.getLogger(__name__)
 
@@ -37,15 +37,13 @@ class Succession:
         self._tell = tell
 
     async def take_up(self, box: Box, live: dict[str, BoxProcess]) -> None:
-        """Takes out of `live` what belongs to the session."""
+        """Takes out of `live` what belongs to the session. Waits for no kernel's answer."""
         busy = await self._take_up_shell(box, live)
         for context in self._contexts.values():
             process = live.pop(f"kernel:{self._session}:{context.id}", None)
             if process is not None:
                 await self._take_up_kernel(context, box, process)
         self._continue(busy)
-        for context in self._contexts.values():
-            await context.catch_up()
 
     async def _take_up_shell(self, box: Box, live: dict[str, BoxProcess]) -> str | None:
         """The id of the command it is in the middle of."""
@@ -62,15 +60,15 @@ class Succession:
 
     async def _take_up_kernel(self, context: Context, box: Box, process: BoxProcess) -> None:
         record = context.record
-        try:
-            if record is None or process.ended.done():
-                raise KernelFailed("it had not started, or has ended")
-            after = self._executions.recorded(self._session, context.id, record.id)
-            await context.take_up(box, process, record, after)
-        except (KernelFailed, OSError) as error:
-            log.warning("a kernel could not be taken up: %s", error)
+        if record is None or process.ended.done():
+            log.warning("a kernel could not be taken up: it had not started, or has ended")
             context.lose(process)
             await process.discard()
+            return
+        after = self._executions.recorded(self._session, context.id, record.id)
+        cells = self._executions.of_context(self._session, context.id)
+        resumes = any(cell.state == "running" for cell in cells)
+        context.take_up(box, process, record, after, resumes=resumes)
 
     def _continue(self, busy: str | None) -> None:
         for execution in self._executions.unfinished():

@@ -114,7 +114,9 @@ class Kernel:
             await self._end(now=now, restart=True)
             await self._start(env, cwd, timeout)
 
-    async def attach(self, process: PlacedProcess, *, timeout: float = START_TIMEOUT) -> None:
+    async def attach(
+        self, process: PlacedProcess, *, timeout: float | None = START_TIMEOUT
+    ) -> None:
         """Take over the running kernel that `record` tells of. Raises KernelFailed; it runs on.
 
         What it puts out is held back until `catch_up`, so that runs can be taken up before.
@@ -126,7 +128,7 @@ class Kernel:
                     await self._connect("control", holding=True)
             except BaseException as error:
                 await self._leave()
-                if isinstance(error, TimeoutError):
+                if timeout is not None and isinstance(error, TimeoutError):
                     raise self._too_slow(timeout) from None
                 raise
 
