@@ -11,9 +11,10 @@ from typing import Annotated
 
 from fastapi import Depends
 from starlette.requests import HTTPConnection
+from starlette.types import Scope
 
 from interpreter.contexts import Context
-from interpreter.errors import InvalidRequest
+from interpreter.errors import InvalidRequest, SandboxDeleted, SandboxNotFound
 from interpreter.execution import Execution
 from interpreter.fields import ID_PATTERN
 from interpreter.interpreter import Interpreter
@@ -65,6 +66,18 @@ async def find_sandbox(connection: HTTPConnection) -> Sandbox:
     if connection.scope.get("method") not in ("GET", "HEAD"):
         await sandbox.wake()
     return sandbox
+
+
+def deleted_meanwhile(scope: Scope) -> SandboxDeleted | None:
+    """Why a request failed whose sandbox was there as it began, and is no more."""
+    id = scope.get("path_params", {}).get("sandbox")
+    if id is None:
+        return None
+    try:
+        scope["app"].state.interpreter.sandbox(id)
+    except SandboxNotFound:
+        return SandboxDeleted(f"sandbox {id!r} was deleted")
+    return None
 
 
 async def find_session(connection: HTTPConnection) -> Session:

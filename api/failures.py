@@ -9,14 +9,14 @@ import traceback
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.addresses import deleted_meanwhile
 from api.auth import refuse
-from interpreter.errors import CellshellError, NotReady
+from interpreter.errors import CellshellError, ServiceStopping
 
 logger = logging.getLogger(__name__)
 STARTS = frozenset(
     {"http.response.start", "websocket.accept", "websocket.close", "websocket.http.response.start"}
 )
-STOPPING = NotReady("the service is stopping; what runs in sandboxes goes on: ask again soon")
 
 
 class Failures:
@@ -39,9 +39,9 @@ class Failures:
         try:
             await self.app(scope, receive, watch)
         except asyncio.CancelledError:
-            # A server that stops cancels the requests that it has left; nobody else does.
+            # A server that stops cancels the requests that it has left, a sandbox its own work.
             if not started:
-                await refuse(STOPPING, scope, receive, send)
+                await refuse(deleted_meanwhile(scope) or ServiceStopping(), scope, receive, send)
         except Exception as error:
             failure = unexpected(error)
             if not started:

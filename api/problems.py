@@ -12,6 +12,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.routing import Match, Route
 
+from api.addresses import deleted_meanwhile
 from api.answers import encode
 from api.validation import invalid
 from interpreter.errors import (
@@ -86,6 +87,8 @@ def install(app: FastAPI) -> None:
 
 async def _on_error(connection: HTTPConnection, error: Exception) -> Response:
     assert isinstance(error, CellshellError)
+    if error.status >= 500:
+        return respond(deleted_meanwhile(connection.scope) or error)
     return respond(error)
 
 

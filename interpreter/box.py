@@ -73,16 +73,13 @@ class Box:
             try:
                 async with asyncio.timeout(START_TIMEOUT):
                     await box._connect(path, info)
-            except (TimeoutError, OSError, KeyError, ValueError) as error:
+            except BaseException as error:
                 box._kill()
                 process.kill()
-                await end_of(process)
-                raise NotReady(
-                    f"the box did not start: {tail(plan.run / 'log') or error}"
-                ) from error
-            except asyncio.CancelledError:
-                box._kill()
-                process.kill()
+                await asyncio.shield(end_of(process))
+                if isinstance(error, TimeoutError | OSError | KeyError | ValueError):
+                    said = tail(plan.run / "log") or error
+                    raise NotReady(f"the box did not start: {said}") from error
                 raise
         return box
 

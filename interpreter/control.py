@@ -10,6 +10,8 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from interpreter.errors import BoxEnded
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -51,11 +53,10 @@ class Control:
     ) -> tuple[Any, list[int]]:
         """Ask init; returns its result and the descriptors it handed out.
 
-        Raises OSError with the errno the operation met inside the box, and ConnectionError when
-        the box is gone.
+        Raises OSError with the errno the operation met inside the box, and BoxEnded.
         """
         if self.closed:
-            raise ConnectionResetError("the box has ended")
+            raise BoxEnded()
         self._number += 1
         number = self._number
         body = json.dumps({"id": number, "op": op, **arguments}).encode()
@@ -79,7 +80,7 @@ class Control:
         self._outgoing.clear()
         for answer in self._answers.values():
             if not answer.done():
-                answer.set_exception(ConnectionResetError("the box has ended"))
+                answer.set_exception(BoxEnded())
         self._answers.clear()
         self._on_close()
 

@@ -19,7 +19,8 @@
     |-- TooLarge (413)  RangeNotSatisfiable (416)  HeadersTooLarge (431)
     |-- QueueFull (429)
     |-- PortUnreachable (502)  PortSilent (504)
-    `-- Unavailable (503)       NotReady  AtCapacity  DiskFull  KernelFailed  ServiceUnreachable
+    `-- Unavailable (503)       NotReady  AtCapacity  DiskFull  KernelFailed  BoxEnded
+                                ServiceStopping  ServiceUnreachable
 
 The client raises the same classes, chosen by `code` from `BY_CODE`.
 """
@@ -238,6 +239,20 @@ class Unavailable(CellshellError):
 
 class NotReady(Unavailable):
     code = "not_ready"
+
+
+class BoxEnded(NotReady, ConnectionResetError):
+    """For what was asked of a box that is no more."""
+
+    def __init__(self) -> None:
+        super().__init__("the sandbox's box has ended: the next call starts a fresh one")
+
+
+class ServiceStopping(NotReady):
+    """For who asks a service that ends for more."""
+
+    def __init__(self) -> None:
+        super().__init__("the service is stopping, what runs goes on: call again when it is back")
 
 
 class AtCapacity(Unavailable):

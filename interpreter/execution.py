@@ -17,7 +17,7 @@ from interpreter.errors import (
     ExecutionForgotten,
     ExecutionNotFound,
     ExecutionOver,
-    NotReady,
+    ServiceStopping,
 )
 from interpreter.events import Entry, Event, pack, unpack
 from interpreter.journal import Journal, records
@@ -211,7 +211,7 @@ class Execution:
             if self._error is not None:
                 raise self._error
             if self._left:
-                raise _leaving()
+                raise ServiceStopping
             return self._result or self._read_result()
         finally:
             self._waiting -= 1
@@ -234,7 +234,7 @@ class Execution:
             if entry.kind == "event" and entry.number > after:
                 yield Event(entry.number, entry.name, entry.data)
         if self._left:
-            raise _leaving()
+            raise ServiceStopping
 
     async def cancel(self) -> None:
         """Raises ExecutionOver."""
@@ -325,10 +325,6 @@ def _without_output(document: dict[str, Any], kind: Kind) -> dict[str, Any]:
     """The `done` event of a result: the events before it told the rest."""
     excluded = DONE_EXCLUDES[kind]
     return {name: value for name, value in document.items() if name not in excluded}
-
-
-def _leaving() -> NotReady:
-    return NotReady("the service is stopping, and this goes on: ask again when it is back")
 
 
 def problem(error: CellshellError) -> dict[str, Any]:

@@ -187,7 +187,7 @@ def _taken(directory: str) -> FileExists:
 async def _remove(git: _Git, directory: str, existed: bool) -> None:
     """Git removes what it made when it can; not after SIGKILL."""
     where = ["-mindepth", "1"] if existed else []
-    with suppress(CellshellError):
+    with suppress(CellshellError, ConnectionError):
         await git.run(["find", directory, *where, "-delete"])
 
 

@@ -268,8 +268,9 @@ class Interpreter:
 
 
 def with_idle_policy(request: CreateSandbox, settings: Settings) -> CreateSandbox:
-    """What the request leaves open is as the operator has it."""
-    timeout = request.idle_timeout or settings.idle_timeout
+    """What the request leaves open is as the operator has it; null is never."""
+    asked = "idle_timeout" in request.model_fields_set
+    timeout = request.idle_timeout if asked else settings.idle_timeout
     policy = (request.on_idle or settings.on_idle) if timeout else request.on_idle
     return request.model_copy(update={"idle_timeout": timeout, "on_idle": policy})
 

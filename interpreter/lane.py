@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from interpreter.errors import AtCapacity, NotReady, QueueFull
+from interpreter.errors import AtCapacity, QueueFull, ServiceStopping
 from interpreter.execution import Execution
 from kernels.errors import CellshellError
 
@@ -67,7 +67,7 @@ class Lane:
 
     def leave(self) -> None:
         """Stop working, and leave what runs and waits as it is, for the next service."""
-        self._closed = NotReady("the service is stopping: call again when it has started")
+        self._closed = ServiceStopping()
         if self._task is not None:
             self._task.cancel()
         for execution, _ in self._waiting:
@@ -105,8 +105,6 @@ def _told(error: Exception) -> CellshellError:
     """What the callers get for what went wrong on the way."""
     if isinstance(error, CellshellError):
         return error
-    if isinstance(error, ConnectionError):
-        return NotReady("the box ended while this ran: the next call starts a fresh one")
     if isinstance(error, OSError):
         return AtCapacity(f"the box could not run this: {error.strerror}")
     log.error("an execution failed", exc_info=error)

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from interpreter import process_waits, trees
 from interpreter.descriptors import Reader, Writer
-from interpreter.errors import InvalidRequest, NotReady, ProcessExited, StdinClosed, WaitTimeout
+from interpreter.errors import (
+    InvalidRequest,
+    ProcessExited,
+    ServiceStopping,
+    StdinClosed,
+    WaitTimeout,
+)
 from interpreter.events import Event, now
 from interpreter.logs import STREAMS, ProcessLog, Stream, StreamText
 from interpreter.models import Logs, Notice
@@ -195,7 +201,7 @@ class Process:
             self._handle.let_go()
         self._log.close()
         if not self._over.done():
-            self._over.set_exception(NotReady("the service is stopping: ask again when it is back"))
+            self._over.set_exception(ServiceStopping())
             self._over.exception()  # there may be nobody to take it
 
     def _own(self, coroutine: Any) -> asyncio.Task[None]:

@@ -14,10 +14,12 @@ from interpreter.box_process import BoxProcess
 from interpreter.environment import Environment
 from interpreter.errors import (
     AtCapacity,
+    CellshellError,
     DiskFull,
     InvalidRequest,
     NotReady,
     SandboxDeleted,
+    ServiceStopping,
     SessionDeleted,
     SessionExists,
     SessionNotFound,
@@ -81,7 +83,8 @@ class Sandbox:
         self._box: Box | None = None
         self._stack = AsyncExitStack()
         self._failed = False
-        self._deleted = False
+        self._gone: CellshellError | None = None
+        """Why nothing begins here any more."""
         self._ran_before = False
         self._sessions: dict[str, Session] = {}
         self.executions = Executions(
@@ -198,28 +201,32 @@ class Sandbox:
         box = self._box
         if box is not None and not box.ended.done() and not self._pause.active:
             return box
+        self._check_there()  # whoever ends it holds the lock, and waits for who asks here
         async with self._starting:
+            self._check_there()
             self._pause.end()
             if self._box is not None and not self._box.ended.done():
                 return self._box
-            if self._deleted:
-                raise SandboxDeleted(f"sandbox {self.id!r} was deleted")
             if self._box is not None:
                 await self._leave_box(self._box)
             if self._ran_before:
                 self._tell_restarted()
             return await self._start_box()
 
+    def _check_there(self) -> None:
+        if self._gone is not None:
+            raise self._gone
+
     async def pause(self) -> None:
         """Stop all that runs in the box but programs of ours: an upload goes on."""
         await self.box()
         async with self._starting:
-            if self.has_box and not self._deleted:
+            if self.has_box and self._gone is None:
                 assert self._box
                 await self._pause.begin(self._box, self._worker.host_pids())
 
     async def wake(self) -> None:
-        """Let it go on, if it is paused."""
+        """Let it go on."""
         if self._pause.active:
             await self.box()
 
@@ -269,7 +276,7 @@ class Sandbox:
 
     async def leave(self) -> None:
         """Let go of the box and of everything in it, for the next service to take up."""
-        self._deleted = True
+        self._gone = ServiceStopping()
         self.activity.close()
         async with self._starting:
             self.processes.close()
@@ -304,12 +311,11 @@ class Sandbox:
 
     async def close(self) -> None:
         """End the box; files, environments and records stay."""
-        self._deleted = True
+        reason = self._gone = self._gone or ServiceStopping()
         self.activity.close()
         self._pause.end()
         async with self._starting:
             self.processes.close()
-            reason = NotReady("the service is stopping: call again when it has started")
             await asyncio.gather(*(session.close(reason) for session in self._sessions.values()))
             await self._worker.close()
             if self._box is not None:
@@ -317,10 +323,10 @@ class Sandbox:
 
     async def destroy(self) -> None:
         """End everything and remove it, files and records too."""
-        self._deleted = True
+        self._gone = SandboxDeleted(f"sandbox {self.id!r} was deleted")
         self._pause.end()
         for execution in self.executions.unfinished():
-            execution.end_early(SandboxDeleted(f"sandbox {self.id!r} was deleted"))
+            execution.end_early(self._gone)
         if self._box is not None:
             await self._box.destroy()
         await self.close()

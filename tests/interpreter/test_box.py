@@ -5,11 +5,15 @@ import os
 import signal
 import socket
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from interpreter.box import Box
 from interpreter.box_process import BoxProcess
+from interpreter.family import children
+from interpreter.interpreter import Interpreter
+from interpreter.models import CreateSandbox
 from interpreter.sandboxes import Sandbox
 
 PATH = {"PATH": "/usr/bin:/bin"}
@@ -177,3 +181,18 @@ async def test_nothing_of_a_box_is_left_not_even_to_be_reaped(sandbox: Sandbox) 
     await box.spawn(["setsid", "sleep", "1000"], env=PATH, cwd="/")
     await box.destroy()
     assert not os.path.exists(f"/proc/{box.host_pid}")
+
+
+@pytest.mark.parametrize("after", [0, 0.002, 0.01, 0.02, 0.03])
+async def test_a_start_that_is_cancelled_leaves_nothing(
+    interpreter: Interpreter, after: float
+) -> None:
+    making = asyncio.create_task(interpreter.create_sandbox(CreateSandbox(id="never")))
+    await asyncio.sleep(after)
+    making.cancel()
+    await asyncio.wait({making})
+    if not making.cancelled():
+        await interpreter.delete_sandbox("never")
+    assert not (interpreter.settings.home / "sandboxes" / "never").exists()
+    lines = [Path(f"/proc/{pid}/cmdline") for pid in children(os.getpid())]
+    assert [line.read_bytes() for line in lines if b"/never/" in line.read_bytes()] == []

@@ -19,7 +19,7 @@ from interpreter.cgroup import Group
 from interpreter.cgroups import Cgroups, hierarchies
 from interpreter.errors import SandboxNotFound, WaitTimeout
 from interpreter.family import below
-from interpreter.interpreter import Interpreter
+from interpreter.interpreter import Interpreter, with_idle_policy
 from interpreter.limit_models import Limits
 from interpreter.models import (
     CodeResult,
@@ -32,6 +32,7 @@ from interpreter.models import (
 )
 from interpreter.pausing import Pause
 from interpreter.sandboxes import Sandbox
+from interpreter.settings import Settings
 
 pytestmark = pytest.mark.box
 
@@ -307,6 +308,14 @@ async def test_waiting_for_a_process_goes_on_during_a_pause(own: Sandbox) -> Non
 
 
 # Idle
+
+
+@pytest.mark.parametrize(
+    ("asked", "timeout"), [({}, 5), ({"idle_timeout": None}, None), ({"idle_timeout": 7}, 7)]
+)
+def test_null_is_never(asked: dict[str, float | None], timeout: float | None) -> None:
+    request = CreateSandbox.model_validate(asked)
+    assert with_idle_policy(request, Settings(idle_timeout=5)).idle_timeout == timeout
 
 
 async def test_an_idle_sandbox_is_paused_and_woken(interpreter: Interpreter) -> None:
