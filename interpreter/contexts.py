@@ -25,7 +25,7 @@ from interpreter.cell import (
 )
 from interpreter.cell_end import CellEnd, Early
 from interpreter.environment import Environment
-from interpreter.errors import ContextDeleted, NotReady
+from interpreter.errors import ContextDeleted, NotReady, ServiceStopping
 from interpreter.events import now
 from interpreter.execution import Execution
 from interpreter.fields import DEFAULT_OUTPUT_BYTES
@@ -104,7 +104,8 @@ class Context:
         self._lost: str | None = None
         self._end_unheard: Death | None = None
         """How the kernel of an earlier service ended."""
-        self._deleted = False
+        self._gone: CellshellError | None = None
+        """Why there will be no kernel here any more."""
 
     def info(self) -> ContextInfo:
         return ContextInfo(
@@ -173,7 +174,7 @@ class Context:
 
     async def leave(self) -> None:
         """Let go of everything, for the next service to take up."""
-        self._deleted = True
+        self._gone = ServiceStopping()
         self.lane.leave()
         if self._inherited is not None:
             await self._inherited.leave()
@@ -210,8 +211,7 @@ class Context:
 
     async def close(self, reason: CellshellError | None = None) -> None:
         """End the kernel at once; whoever waits for a run gets `reason`."""
-        self._deleted = True
-        reason = reason or ContextDeleted(f"context {self.id!r} was deleted")
+        reason = self._gone = reason or ContextDeleted(f"context {self.id!r} was deleted")
         self.lane.stop_all(reason)
         await self._seat.end()
         await self.lane.close(reason)
@@ -347,9 +347,12 @@ class Context:
             if self._kernel is not None:
                 self._lost = self._lost or "its kernel had ended"
                 await self._discard()
-            if self._deleted:
-                raise ContextDeleted(f"context {self.id!r} was deleted")
-            kernel = await self._seat.fill(box)
+            if self._gone is not None:
+                raise self._gone
+            try:
+                kernel = await self._seat.fill(box)
+            except CellshellError as error:
+                raise self._gone or error from None
             self._kernel, self.record = kernel, None
             self._on_start()
             return kernel
