@@ -61,6 +61,7 @@ if TYPE_CHECKING:
         python_interrupts,
         python_messages,
         python_outbox,
+        python_profile,
         python_shell,
         python_streams,
         python_variables,
@@ -72,6 +73,7 @@ else:
     python_interrupts = _load("python_interrupts")
     python_messages = _load("python_messages")
     python_outbox = _load("python_outbox")
+    python_profile = _load("python_profile")
     python_shell = _load("python_shell")
     python_streams = _load("python_streams")
     python_variables = _load("python_variables")
@@ -334,7 +336,8 @@ def start(arguments: list[str], differs: Differs) -> int:
     app = App.instance(config=settings, connection_file=connection_file)
     publisher: Any = partial(python_streams.Publisher, interrupts=app.interrupts, outbox=app.outbox)
     kernelapp.IOPubThread = publisher
-    app.initialize([])
+    with python_profile.place():
+        app.initialize([])
     app.session.pack = partial(python_messages.pack, pack=app.session.pack)
     app.session.serialize = python_messages.SmallMessages(app.session, app.outbox.reply)
     app.kernel.differs = differs
