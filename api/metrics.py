@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from interpreter.execution import Execution
     from interpreter.fork_server import ForkServer
     from interpreter.interpreter import Interpreter
+    from interpreter.ready_boxes import ReadyBoxes
     from interpreter.spares import Spares
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -98,16 +99,17 @@ class Population(Collector):
         ):
             words = f"Running {noun}." if noun == "processes" else f"{noun.capitalize()} there are."
             yield GaugeMetricFamily(f"cellshell_{noun}", words, count)
-        yield _spares(self.interpreter.spares)
+        yield _prepared("spare_kernels", "Python kernels", self.interpreter.spares)
+        yield _prepared("ready_boxes", "Boxes of the usual kind", self.interpreter.ready_boxes)
         if forks := self.interpreter.forks:
             yield _kernels(forks)
 
 
-def _spares(spares: Spares) -> CounterMetricFamily:
-    words = "Python kernels that were asked for, by whether one was ready."
-    family = CounterMetricFamily("cellshell_spare_kernels", words, labels=("result",))
-    family.add_metric(("hit",), spares.hits)
-    family.add_metric(("miss",), spares.misses)
+def _prepared(name: str, what: str, stock: Spares | ReadyBoxes) -> CounterMetricFamily:
+    words = f"{what} that were asked for, by whether one was ready."
+    family = CounterMetricFamily(f"cellshell_{name}", words, labels=("result",))
+    family.add_metric(("hit",), stock.hits)
+    family.add_metric(("miss",), stock.misses)
     return family
 
 

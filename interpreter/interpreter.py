@@ -31,6 +31,7 @@ from interpreter.landlock import is_way
 from interpreter.limits import Enforcement
 from interpreter.models import CreateSandbox, Health, Isolation, Language
 from interpreter.premises import with_network
+from interpreter.ready_boxes import ReadyBox, ReadyBoxes
 from interpreter.registry import Registry
 from interpreter.removal import remove_tree
 from interpreter.resources import Resources
@@ -63,6 +64,7 @@ class Interpreter:
         self._enforcement: Enforcement
         self._resources: Resources
         self.spares: Spares
+        self.ready_boxes: ReadyBoxes
         self.forks: ForkServer | None = None
         """Where Python kernels come from, where boxes can be entered from outside."""
         self._stack = AsyncExitStack()
@@ -112,6 +114,10 @@ class Interpreter:
             self._zmq,
             self.delete_sandbox,
         )
+        usual = with_network(CreateSandbox(), settings, self._isolation)
+        usual = usual.model_copy(update={"limits": self._enforcement.grant(usual.limits)})
+        self.ready_boxes = ReadyBoxes(settings.ready_boxes, usual, self._resources)
+        stack.push_async_callback(self.ready_boxes.close)
         for number, id, document in self._registry.sandboxes():
             self._sandboxes[id] = self._restore(number, id, document)
         await self._take_up()
@@ -122,6 +128,7 @@ class Interpreter:
         self.swept = await sweep(
             settings.runtime, settings.home / "sandboxes", numbers, self._sandboxes.keys()
         )
+        self.ready_boxes.refill()
 
     async def _take_up(self) -> None:
         """What the last service left running: some at once, since most of it is waiting."""
@@ -143,6 +150,7 @@ class Interpreter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        await self.ready_boxes.close()
         await asyncio.gather(*self._removals.values(), return_exceptions=True)
         keep = self.settings.on_stop == "keep"
         if keep:
@@ -239,11 +247,22 @@ class Interpreter:
             "env": request.env,
             "created_at": created_at,
         }
-        number = self._registry.add_sandbox(id, document)
+        ready = self.ready_boxes.take(request)
+        directory = self.settings.home / "sandboxes" / id
         # Of a sandbox whose removal the service did not survive; at once: nobody comes between.
-        remove_tree(self.settings.home / "sandboxes" / id)
+        remove_tree(directory)
         try:
-            sandbox = self._sandboxes[id] = self._restore(number, id, document)
+            # Moved before it is known: what nobody knows is swept, what is known has to be there.
+            if ready is not None:
+                ready.premises.move(directory)
+            reserved = ready.premises.number if ready is not None else None
+            number = self._registry.add_sandbox(id, document, reserved)
+        except (DiskFull, OSError):
+            if ready is not None:
+                await ready.discard()
+            raise
+        try:
+            sandbox = self._sandboxes[id] = self._restore(number, id, document, ready)
             await sandbox.box()
             await sandbox.ensure_default()
         except BaseException as error:
@@ -256,7 +275,9 @@ class Interpreter:
             raise
         return sandbox
 
-    def _restore(self, number: int, id: str, document: dict[str, Any]) -> Sandbox:
+    def _restore(
+        self, number: int, id: str, document: dict[str, Any], ready: ReadyBox | None = None
+    ) -> Sandbox:
         request = CreateSandbox.model_validate(document["request"])
         return Sandbox(
             id,
@@ -264,6 +285,7 @@ class Interpreter:
             request.model_copy(update={"env": document["env"]}),
             created_at=document["created_at"],
             resources=self._resources,
+            ready=ready,
         )
 
 

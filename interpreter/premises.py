@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from interpreter import bash, landlock, python_environment
@@ -21,11 +22,9 @@ from interpreter.egress_environment import (
 )
 from interpreter.errors import InvalidRequest, NetworkUnsupported, NotReady
 from interpreter.fields import Network
-from interpreter.fork_server import ForkServer
 from interpreter.hints import Hints
 from interpreter.isolation import base_mounts, box_gid, box_uid
-from interpreter.limit_models import Limits, Usage
-from interpreter.limits import Enforcement
+from interpreter.limit_models import Usage
 from interpreter.models import CreateSandbox, Isolation
 from interpreter.network_log import NetworkLog
 from interpreter.network_policy import (
@@ -37,8 +36,8 @@ from interpreter.network_policy import (
 )
 from interpreter.python_environment import PythonEnvironment
 from interpreter.removal import remove_tree
+from interpreter.resources import Resources
 from interpreter.settings import Settings
-from interpreter.spares import Spares
 from interpreter.strikes import Strikes
 from interpreter.thin_environment import write_thin_environment
 from interpreter.usage import measure
@@ -56,24 +55,16 @@ class Premises:
     """Of one sandbox. The box may come and go; these stay."""
 
     def __init__(
-        self,
-        directory: Path,
-        number: int,
-        *,
-        network: Network,
-        isolation: Isolation,
-        settings: Settings,
-        enforcement: Enforcement,
-        limits: Limits,
-        forks: ForkServer | None,
-        spares: Spares,
+        self, directory: Path, number: int, *, request: CreateSandbox, resources: Resources
     ) -> None:
+        isolation, settings = resources.isolation, resources.settings
+        network, limits = request.network, request.limits
         self.directory = directory
-        self._forks = forks if isolation.tier == "bwrap" else None
-        self._spares = spares
-        self._enforcement = enforcement
+        self._forks = resources.forks if isolation.tier == "bwrap" else None
+        self._spares = resources.spares
+        self._enforcement = resources.enforcement
         self._limits = limits
-        self.group = enforcement.group(number)
+        self.group = self._enforcement.group(number)
         self.strikes = Strikes(limits)
         self.network_log = NetworkLog(directory / "network.log")
         self.hints = Hints(None if network == "none" else self.network_log, self.strikes)
@@ -82,7 +73,7 @@ class Premises:
         self._isolation = isolation
         self._settings = settings
         self._uid = box_uid(settings, number) if self._walled else None
-        self._disk = enforcement.disk(directory, limits, self._uid)
+        self._disk = self._enforcement.disk(directory, limits, self._uid)
         self.plan = self._make_plan(number)
 
     @property
@@ -130,6 +121,13 @@ class Premises:
         await self.connect(box, stack)
         self._spares.refill(box, PYTHON.spec(self.kernel_paths(box)))
         return box
+
+    def move(self, directory: Path) -> None:
+        """The files of a box that runs: what is mounted in it goes along. Raises OSError."""
+        self.directory.rename(directory)
+        self.directory = directory
+        self.network_log = NetworkLog(directory / "network.log")
+        self.plan = replace(self.plan, files=directory)
 
     async def usage(self, box: Box | None) -> Usage:
         """What it uses now; it is not woken for that."""

@@ -36,13 +36,28 @@ class Registry:
     def close(self) -> None:
         self._database.close()
 
-    def add_sandbox(self, id: str, document: dict[str, Any]) -> int:
-        """Its number, never used before and never again: the base of its uid and directories."""
+    def add_sandbox(self, id: str, document: dict[str, Any], number: int | None = None) -> int:
+        """Its number, never used before and never again: the base of its uid and directories.
+
+        One that was reserved may be given.
+        """
         cursor = self._write(
-            "INSERT INTO sandboxes (id, document) VALUES (?, ?)", (id, _dump(document))
+            "INSERT INTO sandboxes (number, id, document) VALUES (?, ?, ?)",
+            (number, id, _dump(document)),
         )
         assert cursor.lastrowid is not None
         return cursor.lastrowid
+
+    def reserve(self) -> int:
+        """A number for a sandbox that may come."""
+        name = "name = 'sandboxes'"
+        self._write(
+            "INSERT INTO sqlite_sequence (name, seq) SELECT 'sandboxes', 0 "
+            f"WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE {name})"
+        )
+        self._write(f"UPDATE sqlite_sequence SET seq = seq + 1 WHERE {name}")
+        row = self._database.execute(f"SELECT seq FROM sqlite_sequence WHERE {name}").fetchone()
+        return int(row[0])
 
     def save_sandbox(self, id: str, document: dict[str, Any]) -> None:
         self._write("UPDATE sandboxes SET document = ? WHERE id = ?", (_dump(document), id))

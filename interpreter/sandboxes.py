@@ -33,6 +33,7 @@ from interpreter.pausing import Pause
 from interpreter.ports import ListeningPort, connect, listening, owns, unheard
 from interpreter.premises import PROXY_PORT, Premises
 from interpreter.processes import Processes
+from interpreter.ready_boxes import ReadyBox
 from interpreter.removal import remove_tree
 from interpreter.resources import Resources
 from interpreter.sessions import Session
@@ -51,7 +52,9 @@ class Sandbox:
         *,
         created_at: str,
         resources: Resources,
+        ready: ReadyBox | None = None,
     ) -> None:
+        """`ready` is a box that waited for it."""
         settings, registry = resources.settings, resources.registry
         self.id = id
         self.number = number
@@ -62,17 +65,10 @@ class Sandbox:
         self.isolation = resources.isolation
         self.directory = settings.home / "sandboxes" / id
         self._registry = registry
-        self._premises = Premises(
-            self.directory,
-            number,
-            network=request.network,
-            isolation=self.isolation,
-            settings=settings,
-            enforcement=resources.enforcement,
-            limits=request.limits,
-            forks=resources.forks,
-            spares=resources.spares,
+        ready = ready or ReadyBox(
+            Premises(self.directory, number, request=request, resources=resources)
         )
+        self._premises, self._box, self._stack = ready.premises, ready.box, ready.stack
         self._plan = self._premises.plan
         self._pause = Pause(self.directory / "paused.json", self._premises.group)
         self.activity = Activity(
@@ -80,12 +76,10 @@ class Sandbox:
         )
         self.network_log = self._premises.network_log
         self._starting = asyncio.Lock()
-        self._box: Box | None = None
-        self._stack = AsyncExitStack()
         self._failed = False
         self._gone: CellshellError | None = None
         """Why nothing begins here any more."""
-        self._ran_before = False
+        self._ran_before = self._box is not None
         self._sessions: dict[str, Session] = {}
         self.executions = Executions(
             self.directory / "executions",

@@ -55,6 +55,8 @@ class Settings(BaseSettings):
     """What it imports beside the kernel's own; names that are not there are left out."""
     spare_kernels: int = Field(default=8, ge=0)
     """Forked kernels that wait for somebody to ask for one, each in another sandbox."""
+    ready_boxes: int = Field(default=1, ge=0)
+    """Boxes that wait for a sandbox that asks for the usual limits and no network."""
     heartbeat: float = Field(default=15.0, gt=0)
     """The longest silence of an event stream."""
     queue_length: int = Field(default=100, ge=1)

@@ -17,6 +17,7 @@ from tests.leftovers import adopt_orphans, left_behind
 
 ROOT = Path(__file__).parent.parent
 os.environ["CELLSHELL_ON_STOP"] = "destroy"
+os.environ.setdefault("CELLSHELL_READY_BOXES", "0")  # they would be counted among what is left
 os.environ.setdefault("CELLSHELL_KERNEL_ENVIRONMENT", str(ROOT / ".kernel" / "python"))
 os.environ.setdefault(
     "CELLSHELL_TEST_PYTHON", os.environ["CELLSHELL_KERNEL_ENVIRONMENT"] + "/bin/python"
