@@ -99,18 +99,20 @@ class Population(Collector):
         ):
             words = f"Running {noun}." if noun == "processes" else f"{noun.capitalize()} there are."
             yield GaugeMetricFamily(f"cellshell_{noun}", words, count)
-        yield _prepared("spare_kernels", "Python kernels", self.interpreter.spares)
-        yield _prepared("ready_boxes", "Boxes of the usual kind", self.interpreter.ready_boxes)
+        yield from _stock("spare_kernels", "Python kernels", self.interpreter.spares)
+        yield from _stock("ready_boxes", "Boxes of the usual kind", self.interpreter.ready_boxes)
         if forks := self.interpreter.forks:
             yield _kernels(forks)
 
 
-def _prepared(name: str, what: str, stock: Spares | ReadyBoxes) -> CounterMetricFamily:
+def _stock(name: str, what: str, stock: Spares | ReadyBoxes) -> Iterator[Metric]:
     words = f"{what} that were asked for, by whether one was ready."
     family = CounterMetricFamily(f"cellshell_{name}", words, labels=("result",))
     family.add_metric(("hit",), stock.hits)
     family.add_metric(("miss",), stock.misses)
-    return family
+    yield family
+    words = f"{what} that wait to be asked for."
+    yield GaugeMetricFamily(f"cellshell_{name}_waiting", words, stock.waiting)
 
 
 def _kernels(forks: ForkServer) -> CounterMetricFamily:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from bench.cases import Case, cases
 from bench.crowd import Crowd
 from bench.floors import BareBash, PlainKernel, PlainServer
-from bench.report import compare, report, show
+from bench.report import compare, markdown, report, show
 from bench.service import service
 from bench.way_out import way_out
 
@@ -28,6 +28,8 @@ def main() -> None:
         return compare(*(json.loads(path.read_text()) for path in arguments.compare))
     result = run(arguments.only, arguments.scale)
     show(result)
+    if arguments.markdown:
+        arguments.markdown.write_text(markdown(result))
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=1) + "\n")
 
@@ -35,6 +37,7 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="and as a table there")
     parser.add_argument("--compare", type=Path, nargs=2, metavar=("A", "B"), help="two such files")
     parser.add_argument("--only", default="", metavar="TEXT", help="cases with this in their name")
     parser.add_argument("--scale", type=float, default=1.0, help="more or fewer rounds of each")

@@ -61,7 +61,7 @@ class Crowd:
         return lambda: self._all(_destroy)
 
     def start_empty(self) -> Callable[[], None]:
-        process, port = start(self._empty_home.name)
+        process, port = start(self._empty_home.name, ready_boxes="0")
         with closing(Api(port)) as api:
             api.json("GET", "/health")
 
@@ -83,7 +83,7 @@ class Crowd:
         self._empty_home.cleanup()
 
     def _start(self) -> None:
-        self._process, self._port = start(self._home.name)
+        self._process, self._port = start(self._home.name, ready_boxes="0")
 
     def _all(self, work: Callable[[Api, str], None]) -> None:
         def share(first: int) -> None:

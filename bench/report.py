@@ -38,6 +38,18 @@ def show(result: Report) -> None:
     Console(width=120).print(table)
 
 
+def markdown(result: Report) -> str:
+    """The same table for a document."""
+    rows = ["| case | median ms | p95 | floor ms | ratio |", "| --- | ---: | ---: | ---: | ---: |"]
+    for name, row in result.items():
+        floor = f"{row['floor']['median']:.2f}" if row["floor"] else ""
+        ours = row["ours"]
+        rows.append(
+            f"| {name} | {ours['median']:.2f} | {ours['p95']:.2f} | {floor} | {_ratio(row)} |"
+        )
+    return "\n".join([*rows, ""])
+
+
 def compare(before: Report, after: Report) -> None:
     """Two runs; the ratios to the floor too, as the machine may have been busier in one."""
     table = Table("case", "before ms", "after ms", "after/before", "before ratio", "after ratio")

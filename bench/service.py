@@ -81,15 +81,18 @@ def service() -> Iterator[Api]:
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait()
+            assert process.stdout
+            process.stdout.close()
 
 
-def start(home: str) -> tuple[subprocess.Popen[str], int]:
+def start(home: str, **settings: str) -> tuple[subprocess.Popen[str], int]:
     """A service that listens, and its port."""
+    given = {f"CELLSHELL_{name.upper()}": value for name, value in settings.items()}
     kernels = os.environ.get("CELLSHELL_KERNEL_ENVIRONMENT", str(Settings().python_home))
     places = {"CELLSHELL_HOME": home, "CELLSHELL_KERNEL_ENVIRONMENT": kernels}
     process = subprocess.Popen(
         [sys.executable, "-c", SERVE, "serve", "--port", "0"],
-        env=os.environ | places | {"PYTHONUNBUFFERED": "1"},
+        env=os.environ | places | given | {"PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

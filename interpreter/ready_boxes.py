@@ -64,7 +64,8 @@ class ReadyBoxes:
         self._closed = self._failed = False
         self.hits = self.misses = 0
 
-    def __len__(self) -> int:
+    @property
+    def waiting(self) -> int:
         return len(self._ready)
 
     def take(self, request: CreateSandbox) -> ReadyBox | None:

@@ -38,7 +38,7 @@ async def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
     monkeypatch.setattr(ready_boxes, "LULL", 0.01)
     settings = Settings(home=tmp_path, ready_boxes=1, spare_kernels=0, fork_server=False)
     async with Interpreter(settings) as interpreter:
-        await until(lambda: len(interpreter.ready_boxes) == 1)
+        await until(lambda: interpreter.ready_boxes.waiting == 1)
         yield interpreter
     assert not any(path.name.startswith(".") for path in (tmp_path / "sandboxes").iterdir())
 
@@ -87,7 +87,7 @@ async def test_each_is_handed_out_once(own: Interpreter) -> None:
         await shell_of(sandbox.session("default"))(f"echo {number} >mine")
     found = [(each.directory / "workspace" / "mine").read_text() for each in sandboxes]
     assert found == ["0\n", "1\n", "2\n"]
-    await until(lambda: len(own.ready_boxes) == 1)
+    await until(lambda: own.ready_boxes.waiting == 1)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ async def test_each_is_handed_out_once(own: Interpreter) -> None:
 async def test_others_are_made(own: Interpreter, unusual: CreateSandbox) -> None:
     await own.create_sandbox(unusual)
     assert (own.ready_boxes.hits, own.ready_boxes.misses) == (0, 0)
-    assert len(own.ready_boxes) == 1
+    assert own.ready_boxes.waiting == 1
 
 
 async def test_one_that_has_ended_is_nobodys(own: Interpreter) -> None:
@@ -116,7 +116,7 @@ async def test_none_where_memory_is_short(
     monkeypatch.setattr(ready_boxes, "memory_available", lambda: 0.01)
     own.ready_boxes._most = 2
     own.ready_boxes.refill()
-    await until(lambda: len(own.ready_boxes) == 0)
+    await until(lambda: own.ready_boxes.waiting == 0)
 
 
 async def test_what_cannot_be_made_is_told_once(
@@ -132,7 +132,7 @@ async def test_what_cannot_be_made_is_told_once(
         await until(lambda: own.ready_boxes._making is not None)
         await until(lambda: own.ready_boxes._making is None)
     assert caplog.text.count("no box today") == 1
-    assert len(own.ready_boxes) == 0
+    assert own.ready_boxes.waiting == 0
 
 
 async def test_one_whose_sandbox_cannot_be_registered(
@@ -153,7 +153,7 @@ async def test_one_whose_sandbox_cannot_be_registered(
 
 async def test_numbers_are_never_used_again(own: Interpreter) -> None:
     one = await own.create_sandbox(CreateSandbox())
-    await until(lambda: len(own.ready_boxes) == 1)
+    await until(lambda: own.ready_boxes.waiting == 1)
     two = await own.create_sandbox(CreateSandbox())
     assert two.number > one.number
     three = await own.create_sandbox(CreateSandbox(limits=Limits(pids=500)))
