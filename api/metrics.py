@@ -54,12 +54,11 @@ class Metrics:
         execution.ended.add_done_callback(lambda _: self._ended(execution))
 
     def _ended(self, execution: Execution) -> None:
-        try:
-            result = execution.snapshot()
-        except CellshellError as error:
-            self._observe(execution.kind, error.code, 0.0)
-        else:
-            self._observe(execution.kind, outcome(result), result.duration)
+        match execution.ending:
+            case CellshellError() as error:
+                self._observe(execution.kind, error.code, 0.0)
+            case ExecResult() | CodeResult() as result:
+                self._observe(execution.kind, outcome(result), result.duration)
 
     def _observe(self, kind: str, how: str, duration: float) -> None:
         self.executions.labels(kind, how).observe(duration)

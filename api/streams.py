@@ -19,6 +19,10 @@ from interpreter.events import Event
 
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 HEARTBEAT = b": still here\n\n"
+PAUSE = 0.005
+"""Events that come within so many seconds of what was sent last are sent together."""
+TOGETHER = 64 * 1024
+"""Unless they are so many bytes."""
 
 
 class EventStream(Response):
@@ -45,6 +49,9 @@ class EventStream(Response):
         self.gone = gone
         self.number = 0
         self.sent_at = 0.0
+        self._pending = bytearray()
+        self._due = asyncio.Event()
+        self._sending = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
@@ -61,6 +68,7 @@ class EventStream(Response):
         pulse = asyncio.create_task(self._beat(send))
         try:
             await unless_gone(receive, self._follow(send))
+            await self._flush(send)
         except CallerGone:
             if self.gone:
                 await self.gone()
@@ -89,20 +97,38 @@ class EventStream(Response):
         await self._send(send, Event(self.number + 1, "error", document(error)))
 
     async def _send(self, send: Send, event: Event) -> None:
+        alone = not self.number or self._silence() >= PAUSE
         self.number = event.number
-        self.sent_at = asyncio.get_running_loop().time()
-        message = written(event.number, event.name, event.data)
-        await send({"type": "http.response.body", "body": message, "more_body": True})
+        self._pending += written(event.number, event.name, event.data)
+        if alone or event.terminal or len(self._pending) >= TOGETHER:
+            await self._flush(send)
+        else:
+            self._due.set()
+
+    async def _flush(self, send: Send) -> None:
+        async with self._sending:  # in order
+            body, self._pending = bytes(self._pending), bytearray()
+            if body:
+                self.sent_at = asyncio.get_running_loop().time()
+                await send({"type": "http.response.body", "body": body, "more_body": True})
 
     async def _beat(self, send: Send) -> None:
-        loop = asyncio.get_running_loop()
+        """Send what waits for more to come with it, and signs of life."""
         while True:
-            silence = loop.time() - self.sent_at
-            if silence < self.heartbeat:
-                await asyncio.sleep(self.heartbeat - silence)
-                continue
-            self.sent_at = loop.time()
-            await send({"type": "http.response.body", "body": HEARTBEAT, "more_body": True})
+            try:
+                async with asyncio.timeout(max(0.0, self.heartbeat - self._silence())):
+                    await self._due.wait()
+            except TimeoutError:
+                if self._silence() >= self.heartbeat:
+                    self._pending += HEARTBEAT
+            else:
+                self._due.clear()
+                await asyncio.sleep(max(0.0, PAUSE - self._silence()))
+            await self._flush(send)
+
+    def _silence(self) -> float:
+        """Seconds since something was sent."""
+        return asyncio.get_running_loop().time() - self.sent_at
 
 
 def written(number: int, name: str, data: Mapping[str, Any]) -> bytes:

@@ -13,6 +13,7 @@ import threading
 import time
 from contextlib import closing, contextmanager
 from http.client import HTTPConnection, HTTPResponse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interpreter.settings import Settings
@@ -28,7 +29,10 @@ SERVE = "from api.command import main; main()"
 class Api:
     """One connection, kept; what is measured over it carries next to no cost of a client."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, pid: int = 0) -> None:
+        """`pid` is the service's."""
+        self.port = port
+        self._pid = pid
         self._connection = HTTPConnection("127.0.0.1", port, timeout=120)
         self._used = 0.0
 
@@ -39,9 +43,22 @@ class Api:
         answer = self.call(method, path, body)
         return json.loads(answer) if answer else None
 
+    def peak_mb(self) -> float:
+        """Memory of the service at its highest."""
+        status = Path(f"/proc/{self._pid}/status").read_text()
+        found = re.search(r"VmHWM:\s+(\d+) kB", status)
+        return int(found[1]) / 1000 if found else 0.0
+
     def stream(self, path: str, body: Any) -> None:
         """Reads the events up to the terminal one."""
-        lines = self._send("POST", path, body, {"Accept": "text/event-stream"})
+        self._events("POST", path, body)
+
+    def follow(self, path: str) -> None:
+        """The same of an execution that was begun before."""
+        self._events("GET", path, None)
+
+    def _events(self, method: str, path: str, body: Any) -> None:
+        lines = self._send(method, path, body, {"Accept": "text/event-stream"})
         names = [line[6:].strip() for line in lines if line.startswith(b"event:")]
         if names[-1] != b"done":
             raise RuntimeError(f"expected the stream to end with done, got {names[-3:]}")
@@ -76,7 +93,7 @@ def service() -> Iterator[Api]:
     with tempfile.TemporaryDirectory(prefix="bench-") as home:
         process, port = start(home)
         try:
-            with closing(Api(port)) as api:
+            with closing(Api(port, process.pid)) as api:
                 yield api
         finally:
             process.send_signal(signal.SIGTERM)

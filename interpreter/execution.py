@@ -19,11 +19,11 @@ from interpreter.errors import (
     ExecutionOver,
     ServiceStopping,
 )
-from interpreter.events import Entry, Event, pack, unpack
+from interpreter.events import Entry, Event, pack, pack_text, unpack, unpack_text
 from interpreter.journal import Journal, records
 from interpreter.models import CodeResult, ExecResult
 from interpreter.origin import Origin
-from interpreter.recording import DONE_EXCLUDES, Result
+from interpreter.recording import DONE_EXCLUDES, STREAMS, Result
 from kernels.errors import CellshellError
 
 Kind = Literal["exec", "code"]
@@ -31,6 +31,11 @@ State = Literal["queued", "running", "done"]
 RESULTS: dict[Kind, type[ExecResult] | type[CodeResult]] = {"exec": ExecResult, "code": CodeResult}
 LATE_BYTES = 1024 * 1024
 SMALL = 32 * 1024
+EVENT, TEXT = b'["event"', b'["text"'
+EMPTY: dict[Kind, dict[str, Any]] = {
+    "exec": {"stdout": "", "stderr": ""},
+    "code": {"stdout": "", "stderr": "", "outputs": [], "text": None},
+}
 
 
 class Execution:
@@ -78,6 +83,8 @@ class Execution:
         self._large = False
         self._waiting = 0
         self._error: CellshellError | None = None
+        self.ending: Result | CellshellError | None = None
+        """How it ended, if this service was there: the result without its output, or the error."""
         self._left = False
         if not journal.size:
             meta = {**origin.asdict(), "kept": kept, "cwd": cwd, "request": request}
@@ -86,7 +93,8 @@ class Execution:
     @classmethod
     def restore(cls, path: Path) -> Execution | None:
         """One of an earlier service, which may still be `unfinished`."""
-        kinds = [(record[: record.find(b",")], record) for record in records(path)]
+        found = (record for record in records(path) if not record.startswith(TEXT))
+        kinds = [(record[: record.find(b",")], record) for record in found]
         if not kinds or kinds[0][0] != b'["meta"':
             return None
         meta = unpack(kinds[0][1])
@@ -101,7 +109,7 @@ class Execution:
             kept=bool(meta.data.get("kept")),
         )
         execution.mark = unpack(kinds[-1][1]).mark
-        events = [record for name, record in kinds if name == b'["event"']
+        events = [record for name, record in kinds if name == EVENT]
         execution._number = len(events)
         last = unpack(events[-1]) if events else None
         if last and last.name in ("done", "error"):
@@ -147,11 +155,14 @@ class Execution:
             return
         self._number += 1
         document = result.model_dump(mode="json", exclude={"state"})
-        whole = pack("result", 0, "", document, mark)
         done = pack("event", self._number, "done", _without_output(document, self.kind), mark)
+        long = [name for name in STREAMS if len(document[name]) > SMALL]
+        texts = [pack_text(name, document.pop(name)) for name in long]
+        whole = pack("result", 0, "", document, mark)
         self._end()
-        self._write(whole, done)
-        self._result, self._large = result, len(whole) > SMALL
+        self._write(*texts, whole, done)
+        self._result, self._large = result, bool(texts) or len(whole) > SMALL
+        self.ending = result.model_copy(update=EMPTY[self.kind])
         self._close()
         self._shed()
 
@@ -159,7 +170,7 @@ class Execution:
         """End with an error instead of a result."""
         if self.state == "done":
             return
-        self._error = error
+        self._error = self.ending = error
         self._end()
         self.emit("error", problem(error))
         self._close()
@@ -171,7 +182,7 @@ class Execution:
 
     def entries(self) -> Iterator[Entry]:
         """What is recorded so far."""
-        return map(unpack, records(self._path))
+        return (unpack(record) for record in records(self._path) if not record.startswith(TEXT))
 
     def late(self, data: dict[str, Any], mark: Any = None) -> None:
         """Output that came after the end, of a job in the background or a thread: kept, bounded."""
@@ -230,8 +241,10 @@ class Execution:
     async def events(self, after: int = 0) -> AsyncIterator[Event]:
         """From number `after` + 1, through the terminal event."""
         async for record in self._journal.follow():
+            if not record.startswith(EVENT):  # a result may be large
+                continue
             entry = unpack(record)
-            if entry.kind == "event" and entry.number > after:
+            if entry.number > after:
                 yield Event(entry.number, entry.name, entry.data)
         if self._left:
             raise ServiceStopping
@@ -281,12 +294,16 @@ class Execution:
 
     def _read_result(self) -> Result:
         whole, late = None, []
+        texts: dict[str, str] = {}
         if self._error is not None:
             raise self._error
         for record in records(self._path):
+            if record.startswith(TEXT):
+                texts.update([unpack_text(record)])
+                continue
             entry = unpack(record)
             if entry.kind == "result":
-                whole = entry.data
+                whole = entry.data | texts
             elif entry.kind == "late":
                 late.append(entry.data)
         if whole is None:

@@ -40,8 +40,10 @@ class Reader:
         await stream({"type": "http", "method": method}, self.receive, self.send)
 
     def events(self) -> list[dict[str, str]]:
-        found = [self.sent.get_nowait() for _ in range(self.sent.qsize())]
-        return [fields(message) for message in found if message != HEARTBEAT]
+        sent = b"".join(self.sent.get_nowait() for _ in range(self.sent.qsize()))
+        assert not sent or sent.endswith(b"\n\n")
+        messages = [message + b"\n\n" for message in sent.split(b"\n\n")[:-1]]
+        return [fields(message) for message in messages if message != HEARTBEAT]
 
 
 class Source:
@@ -176,3 +178,18 @@ async def test_opened_events_are_all_there() -> None:
     assert [event async for event in await opened(source())] == [STARTED, DONE]
     assert [event async for event in await opened(Source()())] == []
     assert source.closed
+
+
+async def test_what_comes_close_together_is_sent_together() -> None:
+    async def source() -> AsyncGenerator[Event, None]:
+        for number in range(1, 501):
+            yield Event(number, "stdout", {"data": "x"})
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.05)
+        assert reader.sent.qsize() > 1  # nothing waits for the end
+        yield Event(501, "done", {})
+
+    reader = Reader()
+    await reader.read(EventStream(source(), heartbeat=60))
+    assert reader.sent.qsize() < 50
+    assert [event["id"] for event in reader.events()] == [str(n) for n in range(1, 502)]

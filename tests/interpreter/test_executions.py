@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from interpreter.errors import ExecutionForgotten, ExecutionNotFound, NotReady
+from interpreter.events import pack_text
 from interpreter.executions import Executions
-from interpreter.journal import records
+from interpreter.journal import Journal, records
 from interpreter.models import Exec, ExecResult
 from interpreter.settings import Settings
 
@@ -109,3 +110,32 @@ async def test_any_id_is_just_an_id(tmp_path: Path, id: str) -> None:
     execution = executions(tmp_path).begin("exec", "s", Exec(command="c", id=id))
     execution.finish(result(id))
     assert (await executions(tmp_path).get(id).result()).id == id
+
+
+@pytest.mark.parametrize("text", ["y\n" * 50_000, "]" * 40_000, "é\ud800\0" * 20_000])
+async def test_a_long_output_is_kept_as_it_is(tmp_path: Path, text: str) -> None:
+    first = executions(tmp_path)
+    long = first.begin("exec", "s", Exec(command="c", id="long"))
+    long.start({})
+    long.finish(result("long", text))
+    for kept in (first, executions(tmp_path)):
+        found = kept.get("long").snapshot()
+        assert isinstance(found, ExecResult)
+        assert (found.stdout, found.stderr, found.exit_code) == (text, "", 0)
+    assert [entry.kind for entry in long.entries()] == ["meta", "event", "result", "event"]
+
+
+async def test_a_service_killed_while_it_wrote_a_long_output(tmp_path: Path) -> None:
+    """The text is whole, and the result that should follow is not there: it is not over."""
+    cut = executions(tmp_path).begin("exec", "s", Exec(command="c", id="cut"))
+    cut.start({})
+    cut.leave()
+    journal = Journal(tmp_path / "executions" / "cut")
+    journal.append(pack_text("stdout", "y\n" * 50_000))
+    journal.close()
+    again = executions(tmp_path).get("cut")
+    assert again.state == "running"
+    again.finish(result("cut", "x" * 40_000))
+    found = executions(tmp_path).get("cut").snapshot()
+    assert isinstance(found, ExecResult)
+    assert found.stdout == "x" * 40_000
