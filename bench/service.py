@@ -32,7 +32,7 @@ class Api:
     def __init__(self, port: int, pid: int = 0) -> None:
         """`pid` is the service's."""
         self.port = port
-        self._pid = pid
+        self.pid = pid
         self._connection = HTTPConnection("127.0.0.1", port, timeout=120)
         self._used = 0.0
 
@@ -45,7 +45,7 @@ class Api:
 
     def peak_mb(self) -> float:
         """Memory of the service at its highest."""
-        status = Path(f"/proc/{self._pid}/status").read_text()
+        status = Path(f"/proc/{self.pid}/status").read_text()
         found = re.search(r"VmHWM:\s+(\d+) kB", status)
         return int(found[1]) / 1000 if found else 0.0
 
