@@ -11,7 +11,7 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -27,6 +27,10 @@ PASSES, BETWEEN = 500, 0.002
 STILL = b"Tt"
 
 
+async def nothing(_: Box) -> None:
+    pass
+
+
 class Pause:
     """Of one sandbox. `path` is the file; `group` the control group of its box."""
 
@@ -37,15 +41,24 @@ class Pause:
         self._clock: Clock | None = None
         self.active = path.exists()
 
-    async def begin(self, box: Box, spare: Collection[int] = ()) -> None:
-        """Stop all in the box but init; not what is below `spare`.
+    async def begin(
+        self,
+        box: Box,
+        spare: Collection[int] = (),
+        *,
+        first: Callable[[Box], Awaitable[None]] = nothing,
+    ) -> None:
+        """Stop all in the box but init; not what is below `spare`. Whoever asks now wakes it.
 
-        Raises DiskFull, and NotReady when something does not stop: nothing is paused then.
+        `first` ends what could not end while it stands still: SIGKILL does not reach a process in a
+        freezer of version 1. Raises DiskFull, and NotReady when something does not stop: nothing is
+        paused then.
         """
         try:
             self._signals.save()
             self.active, self._clock = True, box.clock
             self._clock.stop()
+            await first(box)
             await self._stop(lambda: below(box.host_pid, spare))
         except OSError as error:
             self.end()
@@ -117,6 +130,7 @@ class Signals:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._still: set[tuple[int, int]] = set()
         self._stopped: list[tuple[int, int]] = []
         with suppress(FileNotFoundError, ValueError, TypeError):
             self._stopped = [
@@ -124,7 +138,11 @@ class Signals:
             ]
 
     def hold(self, seen: Collection[Seen]) -> bool:
-        """Stop them, parents first; whether they all stood still already. Raises OSError."""
+        """Stop them, parents first; whether they all stood still already. Raises OSError.
+
+        Also those that were seen the last time: who had stopped by the time it was looked at may
+        have forked after the processes had been listed.
+        """
         running = [each for each in seen if each.state not in STILL and not each.over]
         told = set(self._stopped)
         new = [(each.pid, each.started) for each in running]
@@ -133,13 +151,15 @@ class Signals:
             self.save()
         for each in running:  # those that were told too: a neighbour may let them go on
             _signal(each.pid, each.started, signal.SIGSTOP)
-        return not running
+        before = self._still
+        self._still = set() if running else {(each.pid, each.started) for each in seen}
+        return not running and self._still <= before
 
     def wake(self) -> None:
         """Children first: a shell that wakes up finds nothing of its own stopped."""
         for pid, started in reversed(self._stopped):
             _signal(pid, started, signal.SIGCONT)
-        self._stopped = []
+        self._stopped, self._still = [], set()
 
     def save(self) -> None:
         partial = self._path.with_suffix(".partial")

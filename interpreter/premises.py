@@ -119,8 +119,12 @@ class Premises:
             raise
         self.strikes.watch(self.group)
         await self.connect(box, stack)
-        self._spares.refill(box, PYTHON.spec(self.kernel_paths(box)))
+        self.warm(box)
         return box
+
+    def warm(self, box: Box) -> None:
+        """Have a kernel ready there."""
+        self._spares.refill(box, PYTHON.spec(self.kernel_paths(box)))
 
     def move(self, directory: Path) -> None:
         """The files of a box that runs: what is mounted in it goes along. Raises OSError."""

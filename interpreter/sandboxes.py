@@ -200,6 +200,7 @@ class Sandbox:
             self._check_there()
             self._pause.end()
             if self._box is not None and not self._box.ended.done():
+                self._premises.warm(self._box)
                 return self._box
             if self._box is not None:
                 await self._leave_box(self._box)
@@ -217,7 +218,9 @@ class Sandbox:
         async with self._starting:
             if self.has_box and self._gone is None:
                 assert self._box
-                await self._pause.begin(self._box, self._worker.host_pids())
+                await self._pause.begin(
+                    self._box, self._worker.host_pids(), first=self._resources.spares.forget
+                )
 
     async def wake(self) -> None:
         """Let it go on."""

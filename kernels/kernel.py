@@ -29,6 +29,8 @@ from kernels.variables import KernelVariable, variables
 START_TIMEOUT = 60.0
 INTERRUPT_GRACE = 0.5
 EXIT_GRACE = 3.0
+ASSIGN_TIMEOUT = 1.0
+"""A kernel that waits for work answers at once; after this another one is started."""
 
 OnEvent = Callable[[Event], None]
 
@@ -146,7 +148,7 @@ class Kernel:
         self._on_other, self._on_report = on_other, on_report
         self._record = replace(self._record, arguments=tuple(arguments))
         reply = await self._running().ask(
-            "control", "assign_request", {"arguments": list(arguments)}
+            "control", "assign_request", {"arguments": list(arguments)}, ASSIGN_TIMEOUT
         )
         return reply.get("status") == "ok"
 

@@ -65,15 +65,21 @@ class LiveKernel:
         features = reply.content.get("supported_features") if reply else None
         self._features = frozenset(map(str, features) if isinstance(features, list) else ())
 
-    async def ask(self, channel: str, kind: str, content: Mapping[str, Any]) -> Mapping[str, Any]:
+    async def ask(
+        self,
+        channel: str,
+        kind: str,
+        content: Mapping[str, Any],
+        timeout: float = ANSWER_TIMEOUT,
+    ) -> Mapping[str, Any]:
         """Content of the reply to a request that runs nothing."""
         request = self.connection.request(channel, kind, content, wait_idle=False)
         try:
-            async with asyncio.timeout(ANSWER_TIMEOUT):
+            async with asyncio.timeout(timeout):
                 reply = await request.wait()
         except TimeoutError:
             raise KernelFailed(
-                f"expected an answer within {ANSWER_TIMEOUT:g} s: the kernel is busy, "
+                f"expected an answer within {timeout:g} s: the kernel is busy, "
                 "try again when it is idle"
             ) from None
         if reply is None:

@@ -152,6 +152,16 @@ async def test_one_that_was_stopped_does_not_hold_anybody_up(
     assert (await python_of(session)("1 + 1", timeout=30)).text == "2"
 
 
+async def test_none_waits_while_its_sandbox_is_paused(own: Interpreter, sandbox: Sandbox) -> None:
+    """It would hold memory, and a service that stops could not end it while it is frozen."""
+    await until(lambda: own.spares.settled)
+    assert own.spares.waiting == 1
+    await sandbox.pause()
+    assert (own.spares.settled, own.spares.waiting) == (True, 0)
+    await sandbox.wake()
+    await until(lambda: own.spares.waiting == 1)
+
+
 async def test_where_memory_is_short_none_waits(
     own: Interpreter, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
