@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -56,8 +56,8 @@ NOUNS = (
 EXPOSED = ["Location", "Retry-After", "ETag", "Content-Range", "Content-Disposition"]
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """An app of its own: nothing is shared with another one in the same process."""
+def create_app(settings: Settings, interpreter: Interpreter | None = None) -> FastAPI:
+    """An app around this interpreter, which is running, or around one that it starts itself."""
     app = FastAPI(
         title="Cellshell",
         summary=documentation.SUMMARY,
@@ -68,6 +68,7 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.settings = settings
+    app.state.interpreter = interpreter
     app.state.metrics = Metrics()
     domain = PortsDomain.parse(settings.ports_domain) if settings.ports_domain else None
     app.state.tickets = Tickets(settings.token, domain)
@@ -81,9 +82,11 @@ def create_app(settings: Settings) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    async with Interpreter(app.state.settings) as interpreter:
-        app.state.interpreter = interpreter
-        population = Population(interpreter)
+    async with AsyncExitStack() as stack:
+        if app.state.interpreter is None:
+            own = Interpreter(app.state.settings)
+            app.state.interpreter = await stack.enter_async_context(own)
+        population = Population(app.state.interpreter)
         app.state.metrics.registry.register(population)
         try:
             yield

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Iterator
 
 import uvicorn
 
-from api.app import create_app
 from interpreter.interpreter import Interpreter
 from interpreter.settings import Settings
 
@@ -38,18 +37,22 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Server, Interpreter
 
     Uvicorn's own logs stay out: they would name tokens in query strings.
     """
-    app = create_app(settings)
-    config = uvicorn.Config(
-        app,
-        lifespan="off",
-        log_config=None,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=GRACE,
-    )
-    async with app.router.lifespan_context(app):
-        yield Server(config), app.state.interpreter
+    async with Interpreter(settings) as interpreter:
+        # Importing it takes a third of a second, in which the fork server imports what it needs.
+        from api.app import create_app
+
+        app = create_app(settings, interpreter)
+        config = uvicorn.Config(
+            app,
+            lifespan="off",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=GRACE,
+        )
+        async with app.router.lifespan_context(app):
+            yield Server(config), interpreter
 
 
 @contextlib.asynccontextmanager

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
 from bench.floors import SERVER, BareBash, PlainKernel, PlainServer
+from bench.service import first_result
 
 if TYPE_CHECKING:
     import asyncio
@@ -89,6 +90,7 @@ def cases(
         Case("read 10 MB", 10, partial(api.call, "GET", FILE), file.read_bytes),
         Case("pause and resume", 50, ours.pause),
         Case("GET through the egress proxy", 300, way.proxied, way.straight),
+        Case("service start, first 1+1", 3, first_result, fresh),
         Case("destroy 50 sandboxes", 2, crowd.destroy, None, crowd.fill),
         Case("adopt 50 sandboxes", 2, crowd.adopt, crowd.start_empty, crowd.fill_and_kill),
     ]

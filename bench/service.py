@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from interpreter.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 KEPT = 3.0
 """Seconds that an idle connection is good for."""
@@ -109,12 +109,31 @@ def start(home: str, **settings: str) -> tuple[subprocess.Popen[str], int]:
     places = {"CELLSHELL_HOME": home, "CELLSHELL_KERNEL_ENVIRONMENT": kernels}
     process = subprocess.Popen(
         [sys.executable, "-c", SERVE, "serve", "--port", "0"],
-        env=os.environ | places | given | {"PYTHONUNBUFFERED": "1"},
+        env=os.environ | places | given | {"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": ""},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
     return process, _port(process)
+
+
+def first_result() -> Callable[[], None]:
+    """From a cold process to the answer of a cell in a first sandbox."""
+    home = tempfile.TemporaryDirectory(prefix="bench-")
+    process, port = start(home.name, spare_kernels="0", ready_boxes="0")
+    api = Api(port, process.pid)
+    api.json("PUT", "/v1/sandboxes/first", {})
+    answer = api.json("POST", "/v1/sandboxes/first/sessions/default/code", {"code": "1+1"})
+    if answer["text"] != "2":
+        raise RuntimeError(f"the service answered something else: {answer!r}")
+
+    def stop() -> None:
+        api.close()
+        process.terminate()
+        process.wait()
+        home.cleanup()
+
+    return stop
 
 
 def _port(process: subprocess.Popen[str]) -> int:

@@ -101,6 +101,7 @@ class Interpreter:
             self.forks = ForkServer(settings)
             stack.push_async_callback(self.forks.close)
             self.forks.start()
+            await asyncio.sleep(0)  # its process begins now, and not when the service is ready
         self.spares = Spares(settings.spare_kernels, self._zmq)
         self._resources = Resources(
             settings,

@@ -92,7 +92,8 @@ class ImportPath:
             with suppress(ValueError):
                 sys.path.remove(entry)
         self._added = self._python_path(seen[0]) + self._site_packages(seen[1])
-        sys.path_importer_cache.clear()
+        for entry in self._added:  # one that was not there when it was looked at is remembered so
+            sys.path_importer_cache.pop(entry, None)
 
     def _python_path(self, value: str | None) -> list[str]:
         found = [os.path.abspath(entry) for entry in (value or "").split(os.pathsep) if entry]

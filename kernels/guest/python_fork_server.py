@@ -38,8 +38,9 @@ MAX_FDS = 16
 GONE = 3
 """How a child ends that has seen the service go."""
 READ_LATER = (
-    "ipykernel.debugger", "IPython.core.completerlib", "IPython.core.debugger",
-    "IPython.core.oinspect", "IPython.extensions.storemagic", "jedi",
+    "faulthandler", "ipykernel.debugger", "IPython.core.completerlib", "IPython.core.debugger",
+    "IPython.core.logger", "IPython.core.oinspect", "IPython.extensions.storemagic", "jedi",
+    "tornado.platform.asyncio",
 )  # fmt: skip
 """What ipykernel and IPython import when a kernel starts, or runs its first cell."""
 
@@ -54,11 +55,12 @@ def _load(name: str) -> ModuleType:
 
 
 if TYPE_CHECKING:
-    from kernels.guest import python_entering, python_kernel, python_likeness
+    from kernels.guest import python_entering, python_kernel, python_likeness, python_modules
 else:
     python_entering = _load("python_entering")
     python_kernel = _load("python_kernel")
     python_likeness = _load("python_likeness")
+    python_modules = _load("python_modules")
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -147,13 +149,15 @@ def main() -> None:
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    gc.disable()  # imports leave a megabyte to collect, which takes a sixth of the whole start
     likeness = python_likeness.Likeness(options["site_packages"], warm(options["imports"]))
-    gc.collect()
+    modules = python_modules.Modules()
     gc.freeze()
+    gc.enable()
     control.send(b"ready")
     argv = serve(control, likeness)
     if argv is not None:
-        python_kernel.end(python_kernel.main(argv[3:], likeness.differs))
+        python_kernel.end(python_kernel.main(argv[3:], likeness.differs, modules))
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
         python_farewell,
         python_interrupts,
         python_messages,
+        python_modules,
         python_outbox,
         python_profile,
         python_shell,
@@ -72,6 +74,7 @@ else:
     python_farewell = _load("python_farewell")
     python_interrupts = _load("python_interrupts")
     python_messages = _load("python_messages")
+    python_modules = _load("python_modules")
     python_outbox = _load("python_outbox")
     python_profile = _load("python_profile")
     python_shell = _load("python_shell")
@@ -325,7 +328,7 @@ class App(kernelapp.IPKernelApp):
         sys.stdout, sys.stderr = make("stdout"), make("stderr")
 
 
-def start(arguments: list[str], differs: Differs) -> int:
+def start(arguments: list[str], differs: Differs, modules: python_modules.Modules | None) -> int:
     """Run a kernel in this process until it is shut down; the exit code."""
     warnings.filterwarnings("ignore", message="To exit: use")
     settings = Config()
@@ -336,8 +339,10 @@ def start(arguments: list[str], differs: Differs) -> int:
     app = App.instance(config=settings, connection_file=connection_file)
     publisher: Any = partial(python_streams.Publisher, interrupts=app.interrupts, outbox=app.outbox)
     kernelapp.IOPubThread = publisher
-    with python_profile.place():
+    with python_profile.place(), modules.hidden() if modules else nullcontext():
         app.initialize([])
+    if modules:
+        modules.tell(app.kernel)
     app.session.pack = partial(python_messages.pack, pack=app.session.pack)
     app.session.serialize = python_messages.SmallMessages(app.session, app.outbox.reply)
     app.kernel.differs = differs
@@ -358,10 +363,13 @@ def end(code: int) -> NoReturn:
     os._exit(code)
 
 
-def main(arguments: list[str], differs: Differs) -> int:
+def main(
+    arguments: list[str], differs: Differs, modules: python_modules.Modules | None = None
+) -> int:
+    """`modules` are those that had been loaded before a fork."""
     os.environ.pop("JPY_PARENT_PID", None)
     sys.argv = [""]
-    return start(arguments, differs)
+    return start(arguments, differs, modules)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ class Service:
         self.program = plant + READY
         self.client: httpx.AsyncClient
         self.process: asyncio.subprocess.Process
+        self._is_warm = False
 
     async def start(self, *options: str) -> None:
         self.process = await asyncio.create_subprocess_exec(
@@ -50,6 +51,7 @@ class Service:
 
     async def until_warm(self) -> None:
         """From now on, Python kernels are forked."""
+        self._is_warm = True
         for _ in range(1000):
             health = (await self.client.get("/health")).json()
             if health["fork_server"] != "starting":
@@ -81,6 +83,8 @@ class Service:
         return await self.post(f"{BASE}/exec", command=command, **options)
 
     async def code(self, code: str, **options: Any) -> dict[str, Any]:
+        if not self._is_warm:
+            await self.until_warm()
         return await self.post(f"{BASE}/code", code=code, **options)
 
     async def execution(self, id: str) -> dict[str, Any]:
@@ -110,7 +114,6 @@ class Service:
 async def serving(home: Path, plant: str = "") -> AsyncIterator[Service]:
     service = Service(home, plant)
     await service.start()
-    await service.until_warm()
     assert (await service.client.put(SANDBOX)).status_code == 201
     try:
         yield service
