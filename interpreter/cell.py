@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any, Literal, Self
 
 from interpreter.clock import Clock, boot_time
@@ -79,8 +80,10 @@ class Cell:
         if self.kept and isinstance(event, messages.Stream):
             self.kept.write(event.name, event.text.encode("utf-8", "replace"))
 
-    def on_late(self, event: messages.Event) -> None:
-        late(self.execution, event, self.mark, self.request.max_output_bytes)
+    @property
+    def on_late(self) -> Callable[[messages.Event], None]:
+        """Kept for long after the end, so this cell with all its output does not hang on it."""
+        return partial(late, self.execution, self._kernel, self.request.max_output_bytes)
 
     @property
     def mark(self) -> list[Any] | None:
@@ -123,11 +126,13 @@ def mark_of(kernel: Kernel | None) -> list[Any] | None:
     return [kernel.record.id, kernel.seen] if kernel is not None and kernel.seen else None
 
 
-def late(execution: Execution, event: messages.Event, mark: Any, max_bytes: int) -> None:
+def late(
+    execution: Execution, kernel: Kernel | None, max_bytes: int, event: messages.Event
+) -> None:
     """Output after the end is the execution's still."""
     for name, data in event_data(event, max_bytes):
         if name == "output":
-            execution.late(data, mark)
+            execution.late(data, mark_of(kernel))
 
 
 def died(death: Death) -> dict[str, Any]:

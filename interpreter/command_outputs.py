@@ -70,6 +70,7 @@ class CommandOutputs:
             return False
         for fd in self._read.values():
             self._loop.remove_reader(fd)
+        self._sink = None
         self._hold()
         return True
 

@@ -20,7 +20,6 @@ from interpreter.cell import (
     Cell,
     died,
     late,
-    mark_of,
     struck_by_memory,
 )
 from interpreter.cell_end import CellEnd, Early
@@ -368,7 +367,7 @@ class Context:
         """Output of a cell that nobody waits for here: it may be one of an earlier service."""
         event = messages.event(message)
         if event is not None and (execution := self._find(message.parent)):
-            late(execution, event, mark_of(self._kernel), DEFAULT_OUTPUT_BYTES)
+            late(execution, self._kernel, DEFAULT_OUTPUT_BYTES, event)
 
     async def _keep(self, cell: Cell, *, again: bool = False) -> None:
         if cell.request.keep_output:

@@ -32,6 +32,8 @@ RESULTS: dict[Kind, type[ExecResult] | type[CodeResult]] = {"exec": ExecResult, 
 LATE_BYTES = 1024 * 1024
 SMALL = 32 * 1024
 EVENT, TEXT = b'["event"', b'["text"'
+TOLD = "told"
+"""Of a result: the streams whose events have all of their text, which is written once then."""
 EMPTY: dict[Kind, dict[str, Any]] = {
     "exec": {"stdout": "", "stderr": ""},
     "code": {"stdout": "", "stderr": "", "outputs": [], "text": None},
@@ -78,6 +80,8 @@ class Execution:
         self._journal = journal
         self._path = journal.path
         self._number = 0
+        self._told = dict.fromkeys(STREAMS, 0) if not journal.size else {}
+        """Characters of a command's streams in events, of one that began here."""
         self._late = 0
         self._result: Result | None = None
         self._large = False
@@ -148,6 +152,8 @@ class Execution:
     def emit(self, name: str, data: dict[str, Any], mark: Any = None) -> None:
         """`mark` says where in its source this came from."""
         self._number += 1
+        if name in self._told:
+            self._told[name] += len(data["data"])
         self._write(pack("event", self._number, name, data, mark))
 
     def finish(self, result: Result, mark: Any = None) -> None:
@@ -156,12 +162,14 @@ class Execution:
         self._number += 1
         document = result.model_dump(mode="json", exclude={"state"})
         done = pack("event", self._number, "done", _without_output(document, self.kind), mark)
-        long = [name for name in STREAMS if len(document[name]) > SMALL]
-        texts = [pack_text(name, document.pop(name)) for name in long]
+        long = {name: document.pop(name) for name in STREAMS if len(document[name]) > SMALL}
+        told = [name for name, text in long.items() if self._told.get(name) == len(text)]
+        document[TOLD] = [] if result.truncated else told
+        texts = [pack_text(name, long[name]) for name in long if name not in document[TOLD]]
         whole = pack("result", 0, "", document, mark)
         self._end()
         self._write(*texts, whole, done)
-        self._result, self._large = result, bool(texts) or len(whole) > SMALL
+        self._result, self._large = result, bool(long) or len(whole) > SMALL
         self.ending = result.model_copy(update=EMPTY[self.kind])
         self._close()
         self._shed()
@@ -304,12 +312,17 @@ class Execution:
             entry = unpack(record)
             if entry.kind == "result":
                 whole = entry.data | texts
+                whole |= {name: self._told_of(name) for name in whole.pop(TOLD, ())}
             elif entry.kind == "late":
                 late.append(entry.data)
         if whole is None:
             raise ExecutionForgotten(f"the records of execution {self.id!r} are gone")
         found = RESULTS[self.kind].model_validate(whole)
         return with_late(found, late, base64=self.request.get("encoding") == "base64")
+
+    def _told_of(self, stream: str) -> str:
+        events = (unpack(record) for record in records(self._path) if record.startswith(EVENT))
+        return "".join(event.data["data"] for event in events if event.name == stream)
 
 
 def with_late(result: Result, late: list[dict[str, Any]], *, base64: bool = False) -> Result:
@@ -340,7 +353,7 @@ def _joined(text: str, more: list[str], base64: bool) -> str:
 
 def _without_output(document: dict[str, Any], kind: Kind) -> dict[str, Any]:
     """The `done` event of a result: the events before it told the rest."""
-    excluded = DONE_EXCLUDES[kind]
+    excluded = {*DONE_EXCLUDES[kind], TOLD}
     return {name: value for name, value in document.items() if name not in excluded}
 
 

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 _LENGTH = struct.Struct("<I")
-_CHUNK = 1 << 18
+_CHUNK = 1 << 17
 DENSE = 0.005
 """Seconds between two records, below which followers come for several at a time,"""
 DENSE_AFTER = 20

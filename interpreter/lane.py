@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import NamedTuple
 
 from interpreter.errors import AtCapacity, QueueFull, ServiceStopping
 from interpreter.execution import Execution
@@ -17,13 +17,18 @@ log = logging.getLogger(__name__)
 Job = Callable[[], Awaitable[None]]
 
 
+class Waiting(NamedTuple):
+    job: Job
+    never_ran: Callable[[], None]
+
+
 class Lane:
     """Runs jobs in order. A job that is still queued can be stopped without ever running."""
 
     def __init__(self, name: str, length: int) -> None:
         self._name = name
         self._length = length
-        self._waiting: deque[tuple[Execution, Job]] = deque()
+        self._waiting: dict[Execution, Waiting] = {}
         self._running: Execution | None = None
         self._task: asyncio.Task[None] | None = None
         self._closed: CellshellError | None = None
@@ -40,9 +45,8 @@ class Lane:
             raise QueueFull(
                 f"{len(self._waiting)} runs wait in {self._name} already: wait for some to end"
             )
-        entry = (execution, job)
-        self._waiting.append(entry)
-        execution.stop.add_done_callback(lambda _: self._leave(entry, never_ran))
+        self._waiting[execution] = Waiting(job, never_ran)
+        execution.stop.add_done_callback(self._stopped)
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._work())
 
@@ -52,7 +56,7 @@ class Lane:
 
     def stop_all(self, reason: CellshellError | None) -> None:
         """End what runs and what waits; their callers get `reason`, or a result that says so."""
-        for execution, _ in list(self._waiting):
+        for execution in list(self._waiting):
             execution.end_early(reason)
         if self._running is not None:
             self._running.end_early(reason)
@@ -70,7 +74,7 @@ class Lane:
         self._closed = ServiceStopping()
         if self._task is not None:
             self._task.cancel()
-        for execution, _ in self._waiting:
+        for execution in self._waiting:
             execution.leave()
         if self._running is not None:
             self._running.leave()
@@ -79,7 +83,7 @@ class Lane:
     async def _work(self) -> None:
         try:
             while self._waiting:
-                self._running, job = self._waiting.popleft()
+                self._running, job = self._next()
                 try:
                     await job()
                 except Exception as error:
@@ -87,18 +91,26 @@ class Lane:
                     self._running.fail(self._running.stopped_by or _told(error))
                 finally:
                     self._running = None
+                    del job  # with all the output of the run
         finally:
             self._task = None
 
-    def _leave(self, entry: tuple[Execution, Job], never_ran: Callable[[], None]) -> None:
-        if entry not in self._waiting:
+    def _next(self) -> tuple[Execution, Job]:
+        """Nothing of it stays here, nor with the execution, which is kept for long."""
+        execution = next(iter(self._waiting))
+        execution.stop.remove_done_callback(self._stopped)
+        return execution, self._waiting.pop(execution).job
+
+    def _stopped(self, stop: asyncio.Future[None]) -> None:
+        """One that waited never runs."""
+        found = next((each for each in self._waiting if each.stop is stop), None)
+        if found is None:
             return
-        self._waiting.remove(entry)
-        execution, _ = entry
-        if execution.stopped_by is not None:
-            execution.fail(execution.stopped_by)
+        waiting = self._waiting.pop(found)
+        if found.stopped_by is not None:
+            found.fail(found.stopped_by)
         else:
-            never_ran()
+            waiting.never_ran()
 
 
 def _told(error: Exception) -> CellshellError:

@@ -12,7 +12,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-CHUNK = 1 << 18
+CHUNK = 1 << 16
 PUNCH_EVERY = 8 << 20
 FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 1, 2
 _UNFIT = (errno.EINVAL, errno.ENOSYS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)

@@ -157,6 +157,7 @@ class KernelConnection:
 
     def _finish(self, request: Request) -> None:
         self._requests.pop(request.id, None)
+        request.let_go()
         self._late[request.id] = request.on_late
         if len(self._late) > LATE_REQUESTS:
             self._late.popitem(last=False)

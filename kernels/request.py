@@ -48,6 +48,10 @@ class Request:
         """Nobody waits any more: output from here on is late."""
         self.on_message = self.on_late
 
+    def let_go(self) -> None:
+        """It has ended: whoever took its output is not kept by what still refers to it."""
+        self.on_message, self.on_stray_idle = self.on_late, None
+
     def reply_came(self, reply: Message) -> None:
         if self._reply is not None:
             return

@@ -125,6 +125,38 @@ async def test_a_long_output_is_kept_as_it_is(tmp_path: Path, text: str) -> None
     assert [entry.kind for entry in long.entries()] == ["meta", "event", "result", "event"]
 
 
+@pytest.mark.parametrize("pieces", [["y\n" * 50_000], ["é" * 20_000, "", "]" * 20_000]])
+async def test_what_events_have_told_is_written_once(tmp_path: Path, pieces: list[str]) -> None:
+    text = "".join(pieces)
+    first = executions(tmp_path)
+    long = first.begin("exec", "s", Exec(command="c", id="long"))
+    long.start({})
+    for piece in pieces:
+        long.emit("stdout", {"data": piece})
+    long.emit("stderr", {"data": "of another"})
+    long.finish(result("long", text).model_copy(update={"stderr": "of another"}))
+    assert (tmp_path / "executions" / "long").stat().st_size < len(text.encode()) * 1.6
+    for kept in (first, executions(tmp_path)):
+        found = kept.get("long").snapshot()
+        assert isinstance(found, ExecResult)
+        assert (found.stdout, found.stderr) == (text, "of another")
+        done = [event async for event in kept.get("long").events()][-1]
+        assert "told" not in done.data
+
+
+@pytest.mark.parametrize("truncated", [True, False])
+async def test_what_events_have_not_told_is_written(tmp_path: Path, truncated: bool) -> None:
+    """The same number of characters, and others."""
+    told, text = "a" * 40_000, "b" * (40_000 if truncated else 40_001)
+    long = executions(tmp_path).begin("exec", "s", Exec(command="c", id="long"))
+    long.start({})
+    long.emit("stdout", {"data": told})
+    long.finish(result("long", text).model_copy(update={"truncated": truncated}))
+    found = executions(tmp_path).get("long").snapshot()
+    assert isinstance(found, ExecResult)
+    assert found.stdout == text
+
+
 async def test_a_service_killed_while_it_wrote_a_long_output(tmp_path: Path) -> None:
     """The text is whole, and the result that should follow is not there: it is not over."""
     cut = executions(tmp_path).begin("exec", "s", Exec(command="c", id="cut"))

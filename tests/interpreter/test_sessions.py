@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 from asking import Python, Shell, python_of, shell_of
@@ -10,6 +11,7 @@ from asking import Python, Shell, python_of, shell_of
 from interpreter.errors import InvalidRequest, SessionExists, SessionNotFound
 from interpreter.interpreter import Interpreter
 from interpreter.models import CreateContext, CreateSandbox, CreateSession, RunCode, StartProcess
+from interpreter.recording import CodeRecording, CommandRecording
 from interpreter.sandboxes import Sandbox
 from interpreter.sessions import Session
 
@@ -231,3 +233,26 @@ async def test_default_comes_back_fresh(interpreter: Interpreter) -> None:
     result = await shell_of(sandbox.session("default"))("echo ${A-none} $PWD")
     assert result.stdout == "none /workspace\n"
     await interpreter.delete_sandbox(sandbox.id)
+
+
+def recordings() -> set[int]:
+    kinds = (CommandRecording, CodeRecording)
+    return {id(each) for each in gc.get_objects() if isinstance(each, kinds)}
+
+
+async def test_no_output_stays_in_memory(shell: Shell, python: Python) -> None:
+    """Not even until garbage is collected, which takes its time."""
+    await shell("true")
+    await python("1")
+    gc.collect()
+    before = recordings()
+    gc.disable()
+    try:
+        await shell("yes | head -c 100000")
+        await shell("sleep 60", timeout=0.1)
+        await python("print('x' * 100_000); 'y' * 100_000")
+        await python("1 / 0")
+        await python("while True: pass", timeout=0.1)
+        assert recordings() <= before
+    finally:
+        gc.enable()
