@@ -48,7 +48,7 @@ class BoxPlace:
         """SIGKILL for the kernel and all it started, what left its process group included."""
         if self.process is not None and not self.process.ended.done():
             with suppress(ConnectionError):  # the box has ended, and everything with it
-                await kill_all(self.box, [self.process.pid])
+                await kill_all(self.box, [self.process.pid], self.process.ended)
 
     async def close(self) -> None:
         if self.process is not None:

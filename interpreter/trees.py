@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 PASSES = 50
 """How often what keeps forking is looked for again before it is killed as far as it is known."""
 
+PATIENCE = 1.0
+"""How long a process that was killed may take to end."""
+
 
 async def end_tree(
     box: Box,
@@ -40,8 +43,10 @@ async def end_tree(
         await kill_all(box, found)
 
 
-async def kill_all(box: Box, roots: Iterable[int]) -> None:
-    """SIGKILL these and their descendants.
+async def kill_all(
+    box: Box, roots: Iterable[int], ended: asyncio.Future[int] | None = None
+) -> None:
+    """SIGKILL these and their descendants; `ended` is done at the end of the largest of them.
 
     They are stopped first: what is stopped cannot fork while the others are being found.
     """
@@ -55,3 +60,5 @@ async def kill_all(box: Box, roots: Iterable[int]) -> None:
     for _ in range(PASSES):
         if not await box.kill_tree(sorted(known), signal.SIGKILL):
             return
+        if ended is not None:
+            await asyncio.wait({ended}, timeout=PATIENCE)
