@@ -16,6 +16,7 @@ from restarting import Service, serving
 pytestmark = [pytest.mark.box, pytest.mark.timeout(36_000)]
 MEMORY_MAY_GROW = 24 << 20
 AT_ONCE = 4
+MUCH = 4_000_000
 
 
 class Held(NamedTuple):
@@ -54,6 +55,13 @@ async def one_of_everything(service: Service, number: int, choose: random.Random
     assert (await client.delete(address)).status_code == 204
 
 
+async def much_in_one_that_stays(service: Service) -> None:
+    """Its executions are listed for long, and what they put out is on disk."""
+    whole = {"max_output_bytes": 8 * MUCH}
+    assert len((await service.exec(f"yes | head -c {MUCH}", **whole))["stdout"]) == MUCH
+    assert len((await service.code(f"'x' * {MUCH}", **whole))["text"]) > MUCH
+
+
 async def held(service: Service, home: Path) -> Held:
     pid = service.process.pid
     await asyncio.sleep(1.0)  # connections that were dropped are noticed
@@ -75,6 +83,7 @@ async def rounds(service: Service, first: int, count: int, choose: random.Random
     for number in range(first, first + count, AT_ONCE):
         together = range(number, number + AT_ONCE)
         await asyncio.gather(*(one_of_everything(service, n, choose) for n in together))
+        await much_in_one_that_stays(service)
     return first + count
 
 
