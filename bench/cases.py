@@ -33,7 +33,7 @@ PORT = 8000
 TEN_MB = 10_000_000
 LINES = f"yes | head -c {TEN_MB}"
 MANY_LINES = {"command": LINES, "max_output_bytes": 64 * 1024 * 1024}
-SETTLED = 0.4
+SETTLED = 0.6
 """Seconds in which what was begun in the background comes to its end."""
 PRINTS = "for i in range(100_000): print(i)"
 

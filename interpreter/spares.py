@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 LEAST_AVAILABLE = 0.1
 """Share of the machine's memory below which no spare is kept."""
+LULL = 0.1
+"""Seconds after a kernel was asked for, in which none is made: its first cell comes first."""
 NAME = "spare"
 WARMING = "pass"
 """Run once, so that the memory which the first cell touches is the kernel's own by then."""
@@ -49,6 +51,7 @@ class Spares:
         self._most = most
         self._zmq = zmq_context
         self._ready: OrderedDict[Box, Spare] = OrderedDict()
+        self._due: dict[Box, asyncio.TimerHandle] = {}
         self._making: dict[Box, asyncio.Task[None]] = {}
         self.hits = self.misses = 0
 
@@ -58,8 +61,8 @@ class Spares:
 
     @property
     def settled(self) -> bool:
-        """Whether none is being made."""
-        return not self._making
+        """Whether none is being made, or to be made."""
+        return not self._making and not self._due
 
     async def take(self, box: Box) -> Spare | None:
         """The box's own, for whoever asked: nobody else gets it.
@@ -77,14 +80,25 @@ class Spares:
         return spare
 
     def refill(self, box: Box, spec: KernelSpec) -> None:
-        """Have one made, in the background, unless the box has one."""
+        """Have one made, in the background and soon, unless the box has one."""
         if not self._most or box.limited or box in self._ready or box in self._making:
             return
+        self._cancel(box)
+        loop = asyncio.get_running_loop()
+        self._due[box] = loop.call_later(LULL, self._begin, box, spec)
+
+    def _cancel(self, box: Box) -> None:
+        if (due := self._due.pop(box, None)) is not None:
+            due.cancel()
+
+    def _begin(self, box: Box, spec: KernelSpec) -> None:
+        del self._due[box]
         task = self._making[box] = asyncio.create_task(self._make(box, spec), name="spare kernel")
         task.add_done_callback(lambda _: self._making.pop(box, None))
 
     async def forget(self, box: Box) -> None:
         """The box ends, or is left: its spare ends."""
+        self._cancel(box)
         if (making := self._making.get(box)) is not None:
             making.cancel()
             await asyncio.wait({making})

@@ -34,6 +34,7 @@ async def own(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Interpr
 @pytest_asyncio.fixture
 async def sandbox(own: Interpreter) -> AsyncIterator[Sandbox]:
     sandbox = await own.create_sandbox(CreateSandbox(env={"OF": "the sandbox"}))
+    await until(lambda: own.spares.settled)
     yield sandbox
     if sandbox in own.sandboxes():
         await own.delete_sandbox(sandbox.id)
@@ -97,6 +98,7 @@ async def test_there_is_another_one_soon(own: Interpreter, sandbox: Sandbox) -> 
     session = sandbox.session("default")
     pids = set()
     for _ in range(4):
+        await until(lambda: own.spares.settled)
         hits = own.spares.hits
         context = await session.create_context(PYTHON)
         assert own.spares.hits == hits + 1
@@ -162,6 +164,19 @@ async def test_none_waits_while_its_sandbox_is_paused(own: Interpreter, sandbox:
     await until(lambda: own.spares.waiting == 1)
 
 
+async def test_none_is_made_while_kernels_are_asked_for(own: Interpreter, sandbox: Sandbox) -> None:
+    """Those who ask come first."""
+    forked = own.forks.forked if own.forks else 0
+    for number in range(1, 4):
+        await sandbox.session("default").create_context(PYTHON)
+        assert not own.spares._making
+        assert not own.spares.settled
+        assert own.forks
+        assert own.forks.forked == forked + number - 1
+    await until(lambda: own.spares.settled)
+    assert own.spares.waiting == 1
+
+
 async def test_where_memory_is_short_none_waits(
     own: Interpreter, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,6 +211,11 @@ async def test_one_that_is_asked_for_and_not_waited_for(sandbox: Sandbox) -> Non
 
 async def test_the_next_service_takes_up_those_that_are_used(tmp_path: Path) -> None:
     async with serving(tmp_path) as service:
+        await service.until_warm()
+        for _ in range(1000):
+            if "spare_kernels_waiting 1.0" in (await service.client.get("/metrics")).text:
+                break
+            await asyncio.sleep(0.02)
         await service.code("x = 40")
         metrics = (await service.client.get("/metrics")).text
         assert 'cellshell_spare_kernels_total{result="hit"} 1.0' in metrics
