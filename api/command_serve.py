@@ -129,7 +129,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 async def _serve(given: dict[str, Any]) -> None:
     settings = read_settings(given)
-    # The app is half a second of imports, which the client's commands do without.
+    # A third of a second of imports, which the client's commands do without.
     from api.serving import running
     from interpreter.python_environment import ensure
 
