@@ -29,8 +29,9 @@ LEAST_AVAILABLE = 0.1
 LULL = 0.1
 """Seconds after a kernel was asked for, in which none is made: its first cell comes first."""
 NAME = "spare"
-WARMING = "pass"
-"""Run once, so that the memory which the first cell touches is the kernel's own by then."""
+WARMING = "get_ipython().display_formatter.format(1) and None"
+"""Run once, so that the memory which the first cell and its result touch is the kernel's own by
+then: a first `1+1` takes 5 ms instead of 6."""
 
 
 @dataclass(frozen=True)
