@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,10 +88,10 @@ class Api:
 
 
 @contextmanager
-def service() -> Iterator[Api]:
+def service(**settings: str) -> Iterator[Api]:
     """A fresh service with an empty home, on a free port."""
     with tempfile.TemporaryDirectory(prefix="bench-") as home:
-        process, port = start(home)
+        process, port = start(home, **settings)
         try:
             with closing(Api(port, process.pid)) as api:
                 yield api
@@ -119,21 +119,13 @@ def start(home: str, **settings: str) -> tuple[subprocess.Popen[str], int]:
 
 def first_result() -> Callable[[], None]:
     """From a cold process to the answer of a cell in a first sandbox."""
-    home = tempfile.TemporaryDirectory(prefix="bench-")
-    process, port = start(home.name, spare_kernels="0", ready_boxes="0")
-    api = Api(port, process.pid)
-    api.json("PUT", "/v1/sandboxes/first", {})
-    answer = api.json("POST", "/v1/sandboxes/first/sessions/default/code", {"code": "1+1"})
-    if answer["text"] != "2":
-        raise RuntimeError(f"the service answered something else: {answer!r}")
-
-    def stop() -> None:
-        api.close()
-        process.terminate()
-        process.wait()
-        home.cleanup()
-
-    return stop
+    with ExitStack() as stack:
+        api = stack.enter_context(service(spare_kernels="0", ready_boxes="0"))
+        api.json("PUT", "/v1/sandboxes/first", {})
+        answer = api.json("POST", "/v1/sandboxes/first/sessions/default/code", {"code": "1+1"})
+        if answer["text"] != "2":
+            raise RuntimeError(f"the service answered something else: {answer!r}")
+        return stack.pop_all().close
 
 
 def _port(process: subprocess.Popen[str]) -> int:

@@ -62,3 +62,4 @@ async def kill_all(
             return
         if ended is not None:
             await asyncio.wait({ended}, timeout=PATIENCE)
+            ended = None  # what cannot die now will not for being waited for again

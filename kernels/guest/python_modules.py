@@ -38,6 +38,10 @@ class Modules:
             ipkernel.sys = shellapp.sys = sys
 
     def tell(self, kernel: Any) -> None:
+        for name in reversed(sys.modules):  # what the user's startup files have imported
+            if name in self._names:
+                break
+            self._names.add(name)
         kernel.shell._sys_modules_keys = self._names
         kernel._kernel_modules = self._files
         if debugger := getattr(kernel, "debugger", None):

@@ -51,10 +51,10 @@ class Service:
 
     async def until_warm(self) -> None:
         """From now on, Python kernels are forked."""
-        self._is_warm = True
         for _ in range(1000):
             health = (await self.client.get("/health")).json()
             if health["fork_server"] != "starting":
+                self._is_warm = True
                 return
             await asyncio.sleep(0.02)
         raise AssertionError("the fork server does not come up")

@@ -400,34 +400,3 @@ async def test_names_that_are_not_there_are_left_out(tmp_path: Path) -> None:
         assert interpreter.forks is not None
         assert await interpreter.forks.started()
         assert interpreter.health().fork_server == "ready"
-
-
-OWN_MODULES = """
-shell = get_ipython()
-later = set(sys.modules) - shell._sys_modules_keys
-files = shell.kernel.debugger.kernel_modules
-json.dumps([sorted(later), [sys.modules[n].__file__ in files for n in ("ast", "pandas", "zmq")]])
-"""
-MEMORY = """
-words = open("/proc/self/smaps_rollup").read().split()
-int(words[words.index("Private_Dirty:") + 1])
-"""
-MOST_OWN_KIB = 24_000
-
-
-async def test_it_is_told_of_its_modules(python: Python) -> None:
-    """`%reset -f --aggressive` takes none of them away, and no debugger steps into them."""
-    result = await python(f"import json, sys\n{OWN_MODULES}")
-    assert result.text is not None
-    later, known = json.loads(result.text.strip("'"))
-    assert (later, known) == ([], [True] * 3)
-    await python("import this, wave\n%reset -f --aggressive", timeout=10)
-    assert (await python("import sys; 'wave' in sys.modules, 'ast' in sys.modules")).text == (
-        "(False, True)"
-    )
-
-
-async def test_most_of_its_memory_is_shared(python: Python) -> None:
-    """Looking at each module that is loaded would copy a third of it."""
-    await python("import pandas, matplotlib.pyplot as plt\nlen(pandas.DataFrame({'a': [1]}))")
-    assert int((await python(MEMORY)).text or 0) < MOST_OWN_KIB
