@@ -80,8 +80,10 @@ class Execution:
         self._journal = journal
         self._path = journal.path
         self._number = 0
-        self._told = dict.fromkeys(STREAMS, 0) if not journal.size else {}
-        """Characters of a command's streams in events, of one that began here."""
+        joined = not journal.size and request.get("encoding") != "base64"
+        self._told = dict.fromkeys(STREAMS, 0) if joined else {}
+        """Characters of a command's streams in events, of one that began here; the events of a
+        stream in base64 do not add up to it."""
         self._late = 0
         self._result: Result | None = None
         self._large = False

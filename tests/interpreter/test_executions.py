@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from base64 import b64encode
 from pathlib import Path
 
 import pytest
@@ -152,6 +153,20 @@ async def test_what_events_have_not_told_is_written(tmp_path: Path, truncated: b
     long.start({})
     long.emit("stdout", {"data": told})
     long.finish(result("long", text).model_copy(update={"truncated": truncated}))
+    found = executions(tmp_path).get("long").snapshot()
+    assert isinstance(found, ExecResult)
+    assert found.stdout == text
+
+
+async def test_pieces_in_base64_do_not_add_up(tmp_path: Path) -> None:
+    """Here they have the same number of characters as the whole."""
+    pieces = [b"a" * 65_536, b"b" * 30_000]
+    text = b64encode(b"".join(pieces)).decode()
+    long = executions(tmp_path).begin("exec", "s", Exec(command="c", id="long", encoding="base64"))
+    long.start({})
+    for piece in pieces:
+        long.emit("stdout", {"data": b64encode(piece).decode()})
+    long.finish(result("long", text))
     found = executions(tmp_path).get("long").snapshot()
     assert isinstance(found, ExecResult)
     assert found.stdout == text
