@@ -27,11 +27,15 @@ REQUIREMENTS = (
     "ipykernel>=7.0,<8",
     "matplotlib>=3.9,<4",
     "numpy>=2.0,<3",
+    "orjson>=3.10,<4",
     "pandas>=2.2,<4",
     "pillow>=11,<14",
     "pip>=24.1",
 )
-"""What is importable in every Python context. A change makes the next start build anew."""
+"""What is importable in every Python context. A change makes the next start build anew.
+
+`jupyter_client` uses orjson for the messages of a kernel, where it finds it.
+"""
 STAMP = "cellshell-environment.json"
 TOLD = re.compile(r"\s*(Downloading|Using cached|Building wheel|Installing collected)\b")
 DEAF = ("PIP_PREFIX", "PIP_REQUIRE_VIRTUALENV", "PIP_ROOT", "PIP_TARGET", "PIP_USER", "PYTHONHOME")

@@ -110,6 +110,7 @@ class Kernel(IPythonKernel):
         self.environment: python_environment.Environment
         self.interrupts: python_interrupts.Interrupts = options["parent"].interrupts
         self.outbox: python_outbox.Outbox = options["parent"].outbox
+        self.packer: python_messages.Packer
         self._repeated = False
         self._report: dict[str, str] = {}
         self._replied = True
@@ -136,6 +137,7 @@ class Kernel(IPythonKernel):
             self._repeated = is_run and not self.outbox.is_new(parent["header"]["msg_id"])
             if self._repeated:
                 return
+            self.packer.begin(parent["header"])
             apart = python_capture.has_children()
             self._stdout.begin(parent, apart=apart)
             self._stderr.begin(parent, apart=apart)
@@ -240,7 +242,8 @@ class Kernel(IPythonKernel):
             try:
                 getattr(sys, f"__{name}__").flush()
                 present = getattr(sys, name)
-                present.flush()
+                if present is not ours:
+                    present.flush()
                 closed = present.closed
             except Exception:  # the user's object may raise whatever it likes
                 closed = True
@@ -343,7 +346,7 @@ def start(arguments: list[str], differs: Differs, modules: python_modules.Module
         app.initialize([])
     if modules:
         modules.tell(app.kernel)
-    app.session.pack = partial(python_messages.pack, pack=app.session.pack)
+    app.session.pack = app.kernel.packer = python_messages.Packer(app.session.pack)
     app.session.serialize = python_messages.SmallMessages(app.session, app.outbox.reply)
     app.kernel.differs = differs
     app.kernel.place(arguments)

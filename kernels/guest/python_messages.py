@@ -46,8 +46,21 @@ def _shortened(content: Mapping[str, Any], size: int) -> dict[str, Any]:
     return {**lost, **kept, **({"data": {"text/plain": note}} if "data" in lost else {})}
 
 
-def pack(value: Any, pack: Callable[[Any], bytes]) -> bytes:
-    try:
-        return pack(value)
-    except (ValueError, TypeError, RecursionError):  # lone surrogates, mostly
-        return json.dumps(value, default=str).encode()
+class Packer:
+    """JSON of anything; what all messages of a cell have in common is made once."""
+
+    def __init__(self, pack: Callable[[Any], bytes]) -> None:
+        self._pack = pack
+        self._common: tuple[Any, bytes] = (None, b"")
+
+    def __call__(self, value: Any) -> bytes:
+        if value is self._common[0]:
+            return self._common[1]
+        try:
+            return self._pack(value)
+        except (ValueError, TypeError, RecursionError):  # lone surrogates, mostly
+            return json.dumps(value, default=str).encode()
+
+    def begin(self, header: dict[str, Any]) -> None:
+        """This is the parent of the messages to come."""
+        self._common = (header, self(header))

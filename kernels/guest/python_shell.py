@@ -7,6 +7,7 @@ Loaded by path inside the kernel's process.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from ipykernel.zmqshell import ZMQInteractiveShell
@@ -25,8 +26,40 @@ class Exiter(ZMQExitAutocall):
         raise Exit(code)
 
 
+class Twice:
+    """What is asked of it twice in a row, about the same cell, is found once."""
+
+    def __init__(self, find: Callable[..., Any]) -> None:
+        self._find = find
+        self._last: tuple[object, Any] | None = None
+
+    def __call__(self, cell: object, *args: Any, **options: Any) -> Any:
+        last, self._last = self._last, None
+        if last is not None and last[0] is cell:
+            return last[1]
+        found = self._find(*args, **options) if args else self._find(cell, **options)
+        self._last = (cell, found)
+        return found
+
+
 class Shell(ZMQInteractiveShell):
-    """IPython's shell, with an `exit()` that ends the cell too."""
+    """IPython's shell, with an `exit()` that ends the cell too.
+
+    ipykernel transforms each cell and compiles it to see whether it awaits something, and then has
+    IPython do both again: a tenth of the time of a small one.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self._transform = Twice(super().transform_cell)
+        self._awaits = Twice(super().should_run_async)
+        super().__init__(*args, **options)
+
+    def transform_cell(self, raw_cell: str) -> str:
+        cell: str = self._transform(raw_cell)
+        return cell
+
+    def should_run_async(self, raw_cell: str, **options: Any) -> bool:
+        return bool(self._awaits(options.get("transformed_cell"), raw_cell, **options))
 
     @default("exiter")
     def _default_exiter(self) -> Exiter:
