@@ -96,12 +96,25 @@ def _import_path() -> Iterator[str]:
         yield _site_packages(root)
 
 
-def _first_found(names: Iterable[str], path: list[str]) -> str | None:
-    for name in names:
+def _first_found(names: frozenset[str], path: list[str]) -> str | None:
+    for name in _candidates(names, path):
         spec = PathFinder.find_spec(name, path)
         if spec is not None and spec.origin is not None:
             return name
     return None
+
+
+def _candidates(names: frozenset[str], path: list[str]) -> frozenset[str]:
+    """Those of which there is a file: to look for all that are loaded takes half a millisecond."""
+    there = set[str]()
+    for entry in path:
+        try:
+            there.update(name.partition(".")[0] for name in os.listdir(entry))
+        except NotADirectoryError:  # an archive
+            return names
+        except OSError:
+            continue
+    return names & there
 
 
 def _show(argv: list[str]) -> None:

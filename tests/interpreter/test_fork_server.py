@@ -274,6 +274,12 @@ SHADOWS = {
         "cd ~/.venv/lib/python3*/site-packages; mkdir pandas; echo > pandas/__init__.py; cd",
         "pandas",
     ),
+    "an archive on PYTHONPATH": (
+        "mkdir -p z/pandas; echo > z/pandas/__init__.py; cd z; "
+        "python3 -m zipfile -c ../lib.zip pandas; cd ..; "
+        "export PYTHONPATH=$PWD/lib.zip",
+        "pandas",
+    ),
     "a package on PYTHONPATH": (
         "mkdir -p lib/numpy; echo > lib/numpy/__init__.py; export PYTHONPATH=$PWD/lib",
         "numpy",
