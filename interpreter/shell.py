@@ -74,6 +74,8 @@ class Shell:
         shell = cls(box, process, result["directory"], fds, records, ledger)
         shell._grace = grace
         shell._state = ShellState(dict(env))
+        if outputs := shell._outputs_of(fds, 1):  # a box of an earlier version hands none over
+            shell._outputs, shell._number = outputs, 1
         shell._report.listen()
         await shell._script.write(bash.FIRST.encode())
         return shell

@@ -252,7 +252,7 @@ class Init:
         return {}, []
 
     def do_shell(self, request: Request, fds: list[int]) -> Answer:
-        """A bash that reads a pipe, with a directory of its own for its report and outputs."""
+        """A bash that reads a pipe, with a directory of its own, its report and first outputs."""
         go, start = os.pipe2(os.O_CLOEXEC)
         script, ours = os.pipe2(os.O_CLOEXEC)
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
@@ -274,9 +274,10 @@ class Init:
         os.close(start)
         self.names[pid] = request.get("name", "")
         self.kept[pid] = {"script": ours, "report": report}
-        names = ["pidfd", "script", "report", "command"]
+        _, outputs = self.do_outputs({"pid": pid, "number": 1}, [])
+        names = ["pidfd", "script", "report", "command", "1.out", "1.err"]
         result = {"pid": pid, "directory": directory, "fds": names}
-        return result, [pidfd, os.dup(ours), os.dup(report), command]
+        return result, [pidfd, os.dup(ours), os.dup(report), command, *outputs]
 
     def do_outputs(self, request: Request, fds: list[int]) -> Answer:
         """A fresh pair of FIFOs for what a command of shell `pid` writes."""
