@@ -1,7 +1,8 @@
 """Files without a name, made ahead of need.
 
-An ext4 file system takes up to half a millisecond to find an inode and a thirtieth of that to give
-it a name: a command or a cell that made its own record would wait longer for that than for bash.
+An ext4 file system takes up to half a millisecond to find an inode (without a journal it passes
+over all that were freed in the last seconds) and a thirtieth of that to give it a name: a command
+or a cell that made its own record would wait longer for that than for bash.
 """
 
 from __future__ import annotations
