@@ -352,7 +352,7 @@ def start(arguments: list[str], differs: Differs, modules: python_modules.Module
     app.kernel.place(arguments)
     python_streams.attribute_threads(app.kernel.shell)
     sys.path.insert(0, "")
-    python_farewell.install(app.iopub_thread.socket.context)
+    python_farewell.install(app.iopub_thread.socket)
     app.start()
     return app.kernel.exit_code or 0
 

@@ -38,6 +38,7 @@ async def test_a_death_is_told_promptly(own_kernel: Kernel, code: str, death: De
     [
         "import os; print('before'); os._exit(3)",
         "import os, sys; print('before', file=sys.stderr); print('x' * 5_000_000); os._exit(3)",
+        "import os; print('x' * 20_000_000); print('before'); os._exit(3)",
         "import os; os.system('echo before'); os._exit(3)",
     ],
 )
