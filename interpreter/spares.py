@@ -40,6 +40,16 @@ class Spare:
     kernel: Kernel
     place: BoxPlace
 
+    async def start(self, box: Box) -> None:
+        """Nothing is left of it when this fails."""
+        try:
+            await self.kernel.start(env=_environment(box), cwd=box.paths.workspace)
+            await self.kernel.execute(WARMING, silent=True)
+            await self.kernel.variables()
+        except BaseException:
+            await self.discard()
+            raise
+
     async def discard(self) -> None:
         await self.place.end()
         await self.kernel.shutdown(now=True)
@@ -115,16 +125,10 @@ class Spares:
         place = BoxPlace(box, NAME, forked=True, started=False)
         spare = Spare(Kernel(spec, place, self._zmq), place)
         try:
-            await spare.kernel.start(env=_environment(box), cwd=box.paths.workspace)
-            await spare.kernel.execute(WARMING, silent=True)
-            await spare.kernel.variables()
+            await spare.start(box)
         except (CellshellError, OSError) as error:
             log.info("no spare kernel: %s", error)
-            await place.close()
             return None
-        except asyncio.CancelledError:
-            await place.close()
-            raise
         self._ready[box] = spare
         await self._shrink(self._most)
 
