@@ -17,6 +17,8 @@ from api import (
     executions,
     files,
     git,
+    jupyter,
+    jupyter_channels,
     network,
     port_proxy,
     ports,
@@ -52,6 +54,8 @@ NOUNS = (
     ports,
     port_proxy,
     service,
+    jupyter,
+    jupyter_channels,
 )
 EXPOSED = ["Location", "Retry-After", "ETag", "Content-Range", "Content-Disposition"]
 
@@ -70,6 +74,7 @@ def create_app(settings: Settings, interpreter: Interpreter | None = None) -> Fa
     app.state.settings = settings
     app.state.interpreter = interpreter
     app.state.metrics = Metrics()
+    app.state.jupyter_names = {}
     domain = PortsDomain.parse(settings.ports_domain) if settings.ports_domain else None
     app.state.tickets = Tickets(settings.token, domain)
     app.router.routes.extend(flat([module.router for module in NOUNS]))

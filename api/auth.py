@@ -21,7 +21,8 @@ from interpreter.errors import (
     Unauthorized,
 )
 
-OPEN = {"/health"}
+OPEN = {"/health", "/api", "/tree"}
+"""The last two are asked by Jupyter's frontends before they have a token, and tell nothing."""
 LOOPBACK = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?", re.ASCII | re.IGNORECASE)
 SCHEMES = {"bearer", "token"}
 MAX_HEAD_BYTES = 64 * 1024

@@ -88,13 +88,20 @@ def install(app: FastAPI) -> None:
 async def _on_error(connection: HTTPConnection, error: Exception) -> Response:
     assert isinstance(error, CellshellError)
     if error.status >= 500:
-        return respond(deleted_meanwhile(connection.scope) or error)
-    return respond(error)
+        error = deleted_meanwhile(connection.scope) or error
+    return respond(_shown(connection, error))
 
 
 async def _on_invalid(connection: HTTPConnection, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError | WebSocketRequestValidationError)
-    return respond(invalid(error.errors()))
+    return respond(_shown(connection, invalid(error.errors())))
+
+
+def _shown(connection: HTTPConnection, error: CellshellError) -> CellshellError:
+    """Frontends of Jupyter show the members `reason` and `message`."""
+    if connection.scope["path"].startswith("/api/"):
+        error.details.update(reason=http.HTTPStatus(error.status).phrase, message=error.message)
+    return error
 
 
 async def _on_http(connection: HTTPConnection, error: Exception) -> Response:

@@ -10,11 +10,12 @@ from typing import Any, Literal, Self
 from interpreter.clock import Clock, boot_time
 from interpreter.environment import Environment
 from interpreter.execution import Execution
+from interpreter.frontend_models import FrontendRun
 from interpreter.kept_output import KeptOutput
 from interpreter.models import CodeResult, ErrorInfo, ExitInfo, Notice, RunCode
 from interpreter.recording import CodeRecording, event_data
 from interpreter.settings import Settings
-from interpreter.sharing import Overlay, Ran
+from interpreter.sharing import Overlay, Ran, Run
 from kernels import messages
 from kernels.kernel import Death, Kernel
 from kernels.specs import KernelLanguage
@@ -67,9 +68,23 @@ class Cell:
         environment: Environment,
     ) -> Self:
         """Of an execution that an earlier service began."""
-        request = RunCode.model_validate(execution.request)
+        request = FrontendRun.model_validate(execution.request)
         call = Overlay(request.env or {}, execution.cwd)
         return cls(execution, request, call, language, settings, environment)
+
+    def asked(self, *, resumed: bool = False) -> Run:
+        """What the kernel is to do."""
+        told = self.request if isinstance(self.request, FrontendRun) else None
+        return Run(
+            self.request.code,
+            self.call,
+            self.on_message,
+            self.on_late,
+            id=self.execution.id,
+            resumed=resumed,
+            options=told.options if told else {},
+            metadata=told.cell if told else {},
+        )
 
     def begin(self, kernel: Kernel) -> None:
         """From here on it is `kernel` that speaks."""

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import zmq
 
+from interpreter.attachments import Attachments
 from interpreter.box import Box
 from interpreter.box_process import BoxProcess
 from interpreter.cell import (
@@ -36,7 +37,7 @@ from interpreter.languages import adapter_for
 from interpreter.models import CodeAt, ContextInfo, Notice, RunCode, Variable
 from interpreter.seats import Seat
 from interpreter.settings import Settings
-from interpreter.sharing import Overlay, Ran, Run
+from interpreter.sharing import Overlay, Ran
 from interpreter.spares import Spares
 from kernels import messages
 from kernels.errors import CellshellError
@@ -76,6 +77,7 @@ class Context:
         self.language = language
         self.created_at = self.last_activity = created_at or now()
         self.lane = Lane(f"context {id!r}", settings.queue_length)
+        self.attachments = Attachments()
         self._environment = environment
         self._get_box = get_box
         self._settings = settings
@@ -132,9 +134,12 @@ class Context:
         kernel = asdict(record) if record else None
         return {**known, **self._seat.document(), "kernel": kernel}
 
-    async def start(self) -> None:
-        """Have the kernel up. Raises NotReady (KernelFailed) when it does not come up."""
-        await self._ready()
+    async def kernel(self) -> Kernel:
+        """Its kernel, up. Raises NotReady (KernelFailed) when it does not come up."""
+        await self._heard()
+        kernel = await self._up()
+        self.attachments.follow(kernel)
+        return kernel
 
     def submit(self, execution: Execution, request: RunCode, call: Overlay) -> None:
         """Queue a run. Raises QueueFull."""
@@ -195,33 +200,35 @@ class Context:
         if self._kernel is doomed:  # else a run that came since has a fresh one already
             await self._discard()
         self._lost = None
-        await self._ready()
+        await self.kernel()
         return self.info()
 
     async def complete(self, where: CodeAt) -> dict[str, Any]:
-        return await (await self._ready()).complete(where.code, where.cursor_pos)
+        return await (await self.kernel()).complete(where.code, where.cursor_pos)
 
     async def inspect(self, where: CodeAt) -> dict[str, Any]:
-        return await (await self._ready()).inspect(where.code, where.cursor_pos)
+        return await (await self.kernel()).inspect(where.code, where.cursor_pos)
 
     async def variables(self) -> list[Variable]:
-        variables = await (await self._ready()).variables()
+        variables = await (await self.kernel()).variables()
         return [Variable.model_validate(asdict(variable)) for variable in variables]
 
     async def close(self, reason: CellshellError | None = None) -> None:
         """End the kernel at once; whoever waits for a run gets `reason`."""
         reason = self._gone = reason or ContextDeleted(f"context {self.id!r} was deleted")
+        self.attachments.leave()
         self.lane.stop_all(reason)
         await self._seat.end()
         await self.lane.close(reason)
         await self._discard()
+        self.attachments.close(reason.message)
 
     # Running
 
     async def _run(self, cell: Cell) -> None:
         execution = cell.execution
         await self._heard(execution.stop)
-        kernel = None if execution.stop.done() else await self._ready()
+        kernel = None if execution.stop.done() else await self.kernel()
         if kernel is None or execution.stop.done():
             cell.never_ran()
             return
@@ -260,14 +267,7 @@ class Context:
         return await running
 
     def _start(self, cell: Cell, kernel: Kernel, *, resumed: bool = False) -> asyncio.Future[Ran]:
-        run = Run(
-            cell.request.code,
-            cell.call,
-            cell.on_message,
-            cell.on_late,
-            id=cell.execution.id,
-            resumed=resumed,
-        )
+        run = cell.asked(resumed=resumed)
         return asyncio.ensure_future(self._seat.sharing.run(kernel, run))
 
     async def _finish(
@@ -337,8 +337,7 @@ class Context:
             box = await self._get_box()
             await self._inherited.wait(box.clock, *stops)
 
-    async def _ready(self) -> Kernel:
-        await self._heard()
+    async def _up(self) -> Kernel:
         async with self._starting:
             box = await self._get_box()
             if self._kernel is not None and self._kernel.running:

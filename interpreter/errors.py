@@ -10,6 +10,7 @@
     |-- Forbidden (403)         HostRefused  OriginRefused  PermissionDenied
     |-- NotFound (404)          SandboxNotFound  SessionNotFound  ContextNotFound
     |                           ProcessNotFound  ExecutionNotFound  FileNotFound
+    |                           KernelNotFound
     |-- MethodNotAllowed (405)
     |-- WaitTimeout (408)
     |-- Conflict (409)          SandboxExists  SessionExists  ContextExists  ProcessExists
@@ -119,6 +120,10 @@ class SessionNotFound(NotFound):
 
 class ContextNotFound(NotFound):
     code = "context_not_found"
+
+
+class KernelNotFound(NotFound):
+    code = "kernel_not_found"
 
 
 class ProcessNotFound(NotFound):

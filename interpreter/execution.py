@@ -219,11 +219,6 @@ class Execution:
             raise ExecutionForgotten(f"the records of execution {self.id!r} are gone")
         return dict(unpack(first).data.get("request", {}))
 
-    @property
-    def source(self) -> str:
-        """The command or the code. Raises ExecutionForgotten."""
-        return str(self.request.get("command" if self.kind == "exec" else "code", ""))
-
     async def result(self) -> Result:
         """What it came to, once it has ended. Raises what ended it instead."""
         self._waiting += 1

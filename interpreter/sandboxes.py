@@ -372,6 +372,7 @@ class Sandbox:
             )
             environment.give(document["own"])
             session = Session(id, environment, self._around, document["created_at"])
+            session.of_frontend = document.get("of_frontend", False)
             session.restore(document.get("contexts", []))
             self._sessions[id] = session
 

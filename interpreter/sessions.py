@@ -65,6 +65,8 @@ class Session:
         self.environment = environment
         self.created_at = created_at
         self.last_activity = now()
+        self.of_frontend = False
+        """Whether a Jupyter frontend has started it, and may end it."""
         self._around = surroundings
         self._get_box = surroundings.get_box
         self._contexts: dict[str, Context] = {}
@@ -166,7 +168,7 @@ class Session:
         context = self._add_context(id, language, private)
         self.save()
         try:
-            await context.start()
+            await context.kernel()
         except BaseException:
             self._contexts.pop(id, None)
             self.save()
@@ -375,6 +377,7 @@ class Session:
             "cwd": environment.cwd,
             "own": own,
             "created_at": self.created_at,
+            "of_frontend": self.of_frontend,
             "contexts": contexts,
         }
         self._again = None

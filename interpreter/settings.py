@@ -19,7 +19,7 @@ from pydantic_settings import (
 
 from interpreter.allowed_host import AllowedHost
 from interpreter.egress_dial import Upstream
-from interpreter.fields import DEFAULT_OUTPUT_BYTES
+from interpreter.fields import DEFAULT_OUTPUT_BYTES, ID_PATTERN
 from interpreter.limit_models import LEAST_DISK, LEAST_MEMORY
 from interpreter.ports_domain import PortsDomain
 from interpreter.walls import Tier
@@ -57,6 +57,8 @@ class Settings(BaseSettings):
     """Forked kernels that wait for somebody to ask for one, each in another sandbox."""
     ready_boxes: int = Field(default=1, ge=0)
     """Boxes that wait for a sandbox that asks for the usual limits and no network."""
+    jupyter_sandbox: str = Field(default="jupyter", pattern=ID_PATTERN)
+    """Where a kernel that a Jupyter frontend starts gets a session of its own."""
     heartbeat: float = Field(default=15.0, gt=0)
     """The longest silence of an event stream."""
     queue_length: int = Field(default=100, ge=1)

@@ -60,6 +60,8 @@ class Run:
     id: str
     resumed: bool = False
     """An earlier service sent it: what is wanted is the rest."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
     async def send(
         self, kernel: Kernel, metadata: Mapping[str, Any] | None = None
@@ -69,7 +71,9 @@ class Run:
         return await kernel.execute(
             self.code,
             id=self.id,
-            metadata=metadata,
+            metadata={**self.metadata, **(metadata or {})},
+            options=self.options,
+            shown=True,
             on_message=self.on_message,
             on_late=self.on_late,
         )

@@ -11,7 +11,8 @@ from interpreter.commands import Commands
 from interpreter.contexts import Context
 from interpreter.errors import ContextNotFound, NotReady
 from interpreter.execution import Execution
-from interpreter.models import Exec, RunCode
+from interpreter.frontend_models import FrontendRun
+from interpreter.models import Exec
 from interpreter.sharing import Overlay
 from interpreter.surroundings import Surroundings
 from kernels.errors import CellshellError
@@ -89,7 +90,7 @@ class Succession:
         if execution.state == "running":
             context.continue_(execution)
         elif execution.kept:
-            request = RunCode.model_validate(execution.request)
+            request = FrontendRun.model_validate(execution.request)
             call = Overlay(request.env or {}, execution.cwd)
             context.submit(execution, request, call)
         else:

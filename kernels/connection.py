@@ -36,6 +36,8 @@ Whether it is, nobody can tell; after so long it is taken to be."""
 MAX_ID = 256
 
 Listener = Callable[[Message], None]
+Watcher = Callable[[Message], bool]
+"""Whether the message is taken, so that nobody else need answer it."""
 
 
 class KernelConnection:
@@ -58,10 +60,12 @@ class KernelConnection:
         """Messages that were not signed, not well formed or of no use."""
         self.closed = False
         self._held: list[Message] | None = [] if holding else None
+        self.watcher: Watcher | None = None
+        """Hears all but what only the service itself has asked for."""
         self._on_other = on_other
         self._came = asyncio.Event()
         self._requests: dict[str, Request] = {}
-        self._late: OrderedDict[str, Listener | None] = OrderedDict()
+        self._late: OrderedDict[str, tuple[Listener | None, bool]] = OrderedDict()
         self.endpoints = endpoints
         self.session = Session(
             session=session, key=key, digest_history_size=0, pack=wire.pack, unpack=wire.unpack
@@ -83,6 +87,7 @@ class KernelConnection:
         on_late: Listener | None = None,
         wait_idle: bool = True,
         grace: float = IDLE_GRACE,
+        shown: bool = False,
     ) -> Request:
         """Send a request; its `done` completes with its reply, after its last output."""
         if self.closed:
@@ -90,18 +95,33 @@ class KernelConnection:
         message = self.session.msg(kind, dict(content), metadata=dict(metadata or {}))
         message["header"]["msg_id"] = id or message["header"]["msg_id"]
         request = Request(
-            message["header"]["msg_id"], channel, on_message, on_late, wait_idle, grace
+            message["header"]["msg_id"], channel, on_message, on_late, wait_idle, grace, shown
         )
         self._expect(request)
         try:
-            self._channels[channel].send(self.session.serialize(message))
-        except zmq.Again:
+            self._send(channel, self.session.serialize(message))
+        except KernelFailed:
             request.lose()
+            raise
+        return request
+
+    def forward(self, channel: str, parts: Sequence[bytes], buffers: Sequence[bytes]) -> None:
+        """Send what somebody else has written: header, parent header, metadata and content.
+
+        What comes of it is for the `watcher`.
+        """
+        if self.closed:
+            raise KernelFailed("expected a running kernel, and it has ended: restart it")
+        self._send(channel, [DELIM, self.session.sign(list(parts)), *parts, *buffers])
+
+    def _send(self, channel: str, frames: Sequence[bytes]) -> None:
+        try:
+            self._channels[channel].send(frames)
+        except zmq.Again:
             raise KernelFailed(
                 "expected a kernel that takes requests, and this one takes none any more: "
                 "interrupt or restart it"
             ) from None
-        return request
 
     async def catch_up(self, after: int | None) -> Replay:
         """Hand on the output that came after number `after` and before this connection, in order.
@@ -123,7 +143,7 @@ class KernelConnection:
 
     def follow(self, id: str, on_message: Listener, on_late: Listener) -> Request:
         """Expect the rest of a request that was sent over an earlier connection."""
-        request = Request(id, "shell", on_message, on_late, wait_idle=True)
+        request = Request(id, "shell", on_message, on_late, wait_idle=True, shown=True)
         self._expect(request)
         self._probe(request, FOLLOW_GRACE)
         return request
@@ -158,7 +178,7 @@ class KernelConnection:
     def _finish(self, request: Request) -> None:
         self._requests.pop(request.id, None)
         request.let_go()
-        self._late[request.id] = request.on_late
+        self._late[request.id] = (request.on_late, request.shown)
         if len(self._late) > LATE_REQUESTS:
             self._late.popitem(last=False)
 
@@ -185,11 +205,23 @@ class KernelConnection:
     def _deliver(self, message: Message) -> None:
         if message.number is not None:
             self.seen = message.number
+        taken = self._heard(message, self._watch)
+        self._heard(message, lambda message: self._dispatch(message, taken))
+
+    def _heard(self, message: Message, listener: Callable[[Message], bool]) -> bool:
         try:
-            self._dispatch(message)
+            return listener(message)
         except Exception:
             # A listener is ours and may have a bug; the kernel's other output must go on.
             logger.exception("a listener for %s failed", message.type)
+            return False
+
+    def _watch(self, message: Message) -> bool:
+        if self.watcher is None:
+            return False
+        request = self._requests.get(message.parent)
+        late = self._late.get(message.parent, (None, True))
+        return (late[1] if request is None else request.shown) and self.watcher(message)
 
     def _read(self, channel: str, frames: Sequence[bytes]) -> Message | None:
         try:
@@ -209,26 +241,28 @@ class KernelConnection:
                 size=sum(map(len, signed)),
                 number=int(prefix[1:20]) if prefix[:1] == b"#" else None,
                 buffers=frames[at + 6 :],
+                parts=signed,
             )
         except (ValueError, TypeError, KeyError, AttributeError):
             return None
 
-    def _dispatch(self, message: Message) -> None:
+    def _dispatch(self, message: Message, taken: bool) -> bool:
         request = self._requests.get(message.parent)
         if message.channel == "iopub":
             self._output(message, request)
-        elif message.type == "input_request":
+        elif message.type == "input_request" and not taken:
             self._refuse_input(message)
         elif request is not None and request.channel == message.channel:
             if message.type.endswith("_reply"):
                 request.reply_came(message)
-        else:
+        elif not taken:
             self.dropped += 1
+        return True
 
     def _output(self, message: Message, request: Request | None) -> None:
         listener = self._on_other if request is None else request.on_message
         if request is None and message.parent in self._late:
-            listener = self._late[message.parent]
+            listener, _ = self._late[message.parent]
         if listener is not None:
             listener(message)
         if request is not None and _is_idle(message):

@@ -17,6 +17,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from kernels.errors import KernelFailed
+from kernels.outcome import Death
+from kernels.place import PlacedProcess
+
 CHANNELS = {"shell": 1, "stdin": 2, "iopub": 3, "hb": 4, "control": 5}
 """In the order of jupyter_client's ports."""
 NEEDED = ("iopub", "shell", "control", "stdin")
@@ -57,6 +61,28 @@ class Endpoints:
                 self._descriptors[name] = descriptor
                 self._addresses[name] = f"ipc:///proc/self/fd/{descriptor}"
         return True
+
+
+async def opened(process: PlacedProcess, prefix: Path) -> Endpoints:
+    """The sockets of a kernel. Raises KernelFailed when its process ends before they are there."""
+    endpoints = Endpoints()
+    opening = asyncio.ensure_future(endpoints.open(prefix))
+    ending = asyncio.ensure_future(process.wait())
+    try:
+        await asyncio.wait({opening, ending}, return_when=asyncio.FIRST_COMPLETED)
+        if opening.done():
+            await opening
+            return endpoints
+        raise KernelFailed(
+            f"expected the kernel to come up, and it ended with {Death.of(ending.result())}: "
+            "look at its log"
+        )
+    except BaseException:
+        endpoints.close()
+        raise
+    finally:
+        opening.cancel()
+        ending.cancel()
 
 
 def _open_socket(path: Path) -> int | None:

@@ -6,20 +6,21 @@ import asyncio
 import secrets
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import zmq
 from jupyter_client.kernelspec import KernelSpec
 
 from kernels import messages, report
-from kernels.connection import KernelConnection
-from kernels.endpoints import Endpoints
+from kernels.connection import KernelConnection, Watcher
+from kernels.endpoints import opened
 from kernels.errors import KernelFailed, LanguageUnavailable
 from kernels.live import LiveKernel
 from kernels.messages import Event, ExecuteInput, Message
-from kernels.outcome import Death, ExecuteOutcome
+from kernels.outcome import Death, ExecuteOutcome, KernelRecord
 from kernels.place import Place, PlacedProcess
 from kernels.provisioner import PlacedKernelManager
 from kernels.report import Report
@@ -35,15 +36,6 @@ ASSIGN_TIMEOUT = 1.0
 OnEvent = Callable[[Event], None]
 
 __all__ = ["Death", "ExecuteOutcome", "Kernel", "KernelRecord", "OnEvent"]
-
-
-@dataclass(frozen=True, slots=True)
-class KernelRecord:
-    """What another process needs to take over a running kernel."""
-
-    id: str
-    key: str
-    arguments: tuple[str, ...] = ()
 
 
 class Kernel:
@@ -168,6 +160,11 @@ class Kernel:
         return self._live.connection.seen if self._live else 0
 
     @property
+    def aside(self) -> str:
+        """The channel on which it answers while a cell runs, if there is one."""
+        return self._running().aside
+
+    @property
     def repeats(self) -> bool:
         """Whether a run may be sent again under its id: the kernel runs it once."""
         return self._live is not None and self._live.is_ours
@@ -194,7 +191,8 @@ class Kernel:
         id: str | None = None,
         metadata: Mapping[str, Any] | None = None,
         silent: bool = False,
-        store_history: bool = True,
+        shown: bool = False,
+        options: Mapping[str, Any] = MappingProxyType({}),
         on_message: OnEvent | None = None,
         on_late: OnEvent | None = None,
     ) -> ExecuteOutcome:
@@ -202,19 +200,21 @@ class Kernel:
 
         A caller that is cancelled leaves it running: `interrupt` ends it. `id` names the run, for
         whoever takes it up after `attach`: where the kernel `repeats`, by the same call again.
+        `shown`: whoever watches the kernel sees it; `options` are further members of the request.
         """
         live = self._running()
         content = {
             "code": code,
             "silent": silent,
-            "store_history": store_history and not silent,
+            "store_history": not silent,
             "user_expressions": {},
             "allow_stdin": False,
+            **options,
             "stop_on_error": False,
         }
         told = (metadata or {}).get(report.KEY, {})
         if live.is_ours and isinstance(told, Mapping):
-            metadata = {report.KEY: {**told, "seen": live.connection.seen}}
+            metadata = {**(metadata or {}), report.KEY: {**told, "seen": live.connection.seen}}
         request = live.connection.request(
             "shell",
             "execute_request",
@@ -223,8 +223,17 @@ class Kernel:
             metadata=metadata,
             on_message=partial(self._event, on_message),
             on_late=partial(self._event, on_late),
+            shown=shown,
         )
         return await self._result(live, request)
+
+    def forward(self, channel: str, parts: Sequence[bytes], buffers: Sequence[bytes] = ()) -> None:
+        """Send a request as somebody else has written it; its answers are for who watches."""
+        self._running().connection.forward(channel, parts, buffers)
+
+    def watch(self, watcher: Watcher) -> None:
+        """Have all heard that is not between the service and the kernel alone."""
+        self._running().connection.watcher = watcher
 
     async def follow(
         self, id: str, *, on_message: OnEvent | None = None, on_late: OnEvent | None = None
@@ -289,7 +298,7 @@ class Kernel:
         assert process is not None
         connection = KernelConnection(
             self._context,
-            await self._endpoints(process),
+            await opened(process, self._manager.placed.prefix),
             key=self._record.key.encode(),
             session=self._record.id,
             on_other=self._other,
@@ -300,27 +309,6 @@ class Kernel:
             self.died = asyncio.get_running_loop().create_future()
         self._live = LiveKernel(connection, process, self.died)
         await self._live.handshake(channel)
-
-    async def _endpoints(self, process: PlacedProcess) -> Endpoints:
-        """The sockets, unless the process ends before they are there."""
-        endpoints = Endpoints()
-        opening = asyncio.ensure_future(endpoints.open(self._manager.placed.prefix))
-        ending = asyncio.ensure_future(process.wait())
-        try:
-            await asyncio.wait({opening, ending}, return_when=asyncio.FIRST_COMPLETED)
-            if opening.done():
-                await opening
-                return endpoints
-            raise KernelFailed(
-                f"expected the kernel to come up, and it ended with {Death.of(ending.result())}: "
-                "look at its log"
-            )
-        except BaseException:
-            endpoints.close()
-            raise
-        finally:
-            opening.cancel()
-            ending.cancel()
 
     async def _end(self, *, now: bool, restart: bool) -> None:
         live = self._live

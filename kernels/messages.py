@@ -29,6 +29,8 @@ class Message:
     number: int | None = None
     """Counted by our own kernel, on iopub."""
     buffers: Sequence[bytes] = ()
+    parts: Sequence[bytes] = ()
+    """Header, parent header, metadata and content, as they came."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,15 @@ class Death:
 
 
 @dataclass(frozen=True, slots=True)
+class KernelRecord:
+    """What another process needs to take over a running kernel."""
+
+    id: str
+    key: str
+    arguments: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ExecuteOutcome:
     """How a run of code ended."""
 

@@ -25,11 +25,14 @@ class Request:
         on_late: Callable[[Message], None] | None,
         wait_idle: bool,
         grace: float = IDLE_GRACE,
+        shown: bool = False,
     ) -> None:
+        """`shown`: what it brings about is for everybody who watches the kernel."""
         self.id = id
         self.channel = channel
         self.on_message = on_message
         self.on_late = on_late
+        self.shown = shown
         self.idle = False
         self.on_stray_idle: Callable[[], None] | None = None
         self._loop = asyncio.get_running_loop()

@@ -11,6 +11,7 @@ from interpreter.contexts import Context
 from interpreter.errors import CellshellError, ExecutionForgotten
 from interpreter.execution import Execution
 from interpreter.executions import Executions
+from interpreter.frontend_models import FrontendRun
 from interpreter.models import CodeResult
 from notebooks.history import History, Kernel, Run
 
@@ -29,7 +30,7 @@ async def notebook_of(context: Context, executions: Executions) -> NotebookNode:
 
 
 async def _read(execution: Execution) -> Run | None:
-    """None: its records have gone meanwhile."""
+    """None: it is not for the history, or its records have gone meanwhile."""
     with suppress(ExecutionForgotten, FileNotFoundError):
         if execution.state == "done":
             # It does not change any more, and may be long to read.
@@ -38,9 +39,9 @@ async def _read(execution: Execution) -> Run | None:
     return None
 
 
-def _run(execution: Execution) -> Run:
-    source, outcome = execution.source, _outcome(execution)
-    return Run(execution.id, source, outcome)
+def _run(execution: Execution) -> Run | None:
+    request = FrontendRun.model_validate(execution.request)
+    return None if request.silent else Run(execution.id, request.code, _outcome(execution))
 
 
 def _outcome(execution: Execution) -> CodeResult | CellshellError:

@@ -29,7 +29,8 @@ async def test_looking_does_not_wake(
     await pause()
     for path in ("", "/executions/before", "/sessions", "/processes"):
         assert (await http.get(f"{sandbox}{path}")).status_code == 200
-    assert (await http.get("/v1/sandboxes")).json()[0]["status"] == "paused"
+    listed = {each["id"]: each["status"] for each in (await http.get("/v1/sandboxes")).json()}
+    assert listed[sandbox.rpartition("/")[2]] == "paused"
     assert await status(http, sandbox) == "paused"
 
 

@@ -1,0 +1,44 @@
+"""What Jupyter frontends ask for, as far as it is read here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from interpreter.models import RunCode
+
+
+class FrontendRun(RunCode):
+    """A run of code with what only frontends can say of it. Not a part of the API."""
+
+    options: dict[str, JsonValue] = Field(default_factory=dict)
+    """Members of the `execute_request` beside the code."""
+    cell: dict[str, JsonValue] = Field(default_factory=dict)
+    """Its metadata: the id of the cell, for one."""
+
+    @property
+    def silent(self) -> bool:
+        """Not for the history."""
+        return self.options.get("silent") is True
+
+
+class CellContent(BaseModel):
+    """Content of an `execute_request`."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    code: str
+    silent: bool = False
+    store_history: bool = True
+    user_expressions: dict[str, JsonValue] = Field(default_factory=dict)
+    allow_stdin: bool = False
+    stop_on_error: bool = True
+
+    def options(self) -> dict[str, Any]:
+        return {
+            "silent": self.silent,
+            "store_history": self.store_history and not self.silent,
+            "user_expressions": self.user_expressions,
+            "allow_stdin": self.allow_stdin,
+        }
