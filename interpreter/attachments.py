@@ -49,6 +49,8 @@ class Attachments:
         self._input: tuple[Asked, Packet] | None = None
         """What a cell waits for: who asked for the cell has to type it."""
         self._kernel: Kernel | None = None
+        self._wanted = False
+        """Whether the kernel's end is."""
 
     def __len__(self) -> int:
         return len(self._mailboxes)
@@ -64,9 +66,9 @@ class Attachments:
     def detach(self, mailbox: Mailbox) -> None:
         self._mailboxes.pop(mailbox, None)
 
-    def leave(self) -> None:
-        """The kernel is about to end, for good."""
-        self._kernel = None
+    def expect_end(self) -> None:
+        """The kernel is about to end since somebody wants it to: nobody is told that it died."""
+        self._wanted = True
 
     def close(self, reason: str) -> None:
         """There will be no kernel any more."""
@@ -79,6 +81,7 @@ class Attachments:
         if kernel is self._kernel:
             return
         again, self._kernel = self._kernel is not None, kernel
+        self._wanted = False
         kernel.watch(self._heard)
         kernel.died.add_done_callback(lambda _: self._lost(kernel))
         if again:
@@ -187,7 +190,7 @@ class Attachments:
 
     def _lost(self, kernel: Kernel) -> None:
         self._input = None
-        if kernel is self._kernel:
+        if kernel is self._kernel and not self._wanted:
             self._tell(packets.status("restarting"))
 
     def _give(self, asked: Asked, packet: Packet) -> bool:

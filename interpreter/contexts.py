@@ -193,6 +193,7 @@ class Context:
     async def restart(self) -> ContextInfo:
         """A fresh kernel; what ran or waited is interrupted."""
         running, doomed = self.lane.running, self._kernel
+        self.attachments.expect_end()
         self.lane.stop_all(None)
         if running is not None:
             await self._seat.end()
@@ -216,7 +217,7 @@ class Context:
     async def close(self, reason: CellshellError | None = None) -> None:
         """End the kernel at once; whoever waits for a run gets `reason`."""
         reason = self._gone = reason or ContextDeleted(f"context {self.id!r} was deleted")
-        self.attachments.leave()
+        self.attachments.expect_end()
         self.lane.stop_all(reason)
         await self._seat.end()
         await self.lane.close(reason)

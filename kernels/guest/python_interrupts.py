@@ -39,6 +39,14 @@ class Interrupts:
         self.pending = False
         raise KeyboardInterrupt
 
+    def hide(self, error: BaseException | None) -> None:
+        """Cut the frame that raised it off the end of a traceback: it is not the user's."""
+        at = error.__traceback__ if error else None
+        while at is not None and at.tb_next is not None:
+            if at.tb_next.tb_frame.f_code is Interrupts.__call__.__code__:
+                at.tb_next = None
+            at = at.tb_next
+
     def install(self) -> Any:
         """For the cell that begins."""
         self._cells += 1

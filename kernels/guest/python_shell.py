@@ -70,6 +70,7 @@ class Shell(ZMQInteractiveShell):
         if isinstance(error, Exit):
             self.kernel.exit_code = _exit_code(error.code)
         else:
+            self.kernel.interrupts.hide(error)
             super().showtraceback(exc_tuple, *args, **options)
 
     def system_piped(self, cmd: str) -> None:

@@ -195,10 +195,14 @@ async def test_restart_and_interrupt_over_rest(
     cell = await lab.execute("import time; print(1, flush=True); time.sleep(20)")
     await lab.until("stream", cell)
     assert (await http.post(f"/api/kernels/{kernel}/interrupt")).status_code == 204
-    assert (await lab.done(cell))[0]["ename"] == "KeyboardInterrupt"
+    reply, _ = await lab.done(cell)
+    assert reply["ename"] == "KeyboardInterrupt"
+    assert "python_interrupts" not in str(reply["traceback"])
     answer = await http.post(f"/api/kernels/{kernel}/restart", content=b"{}")
     assert answer.json()["id"] == kernel
     assert (await lab.run("x"))[0]["ename"] == "NameError"
+    assert "restarting" not in str(lab.heard)  # which would be a kernel that has died
+    assert "starting" in str(lab.heard)
 
 
 async def test_a_shutdown_leaves_what_others_own(
