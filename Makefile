@@ -6,7 +6,7 @@ export PYTHON CELLSHELL_KERNEL_ENVIRONMENT
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check format bench stress soak demo clean
+.PHONY: help setup serve test check format bench stress soak test-frontends demo clean
 
 help:
 	@echo 'make serve    set up and start the service on http://127.0.0.1:8000'
@@ -16,6 +16,7 @@ help:
 	@echo 'make bench    run the benchmarks              (ARGS="--only shell")'
 	@echo 'make stress   long fuzzing, soak and kill runs'
 	@echo 'make soak     everything again and again      (MINUTES=60)'
+	@echo 'make test-frontends   install JupyterLab and others, and drive them'
 	@echo 'make demo     run the example notebooks'
 	@echo 'make setup    set up, and no more'
 	@echo 'make clean    remove what set-up and runs have made'
@@ -47,9 +48,12 @@ soak: export CELLSHELL_SOAK_MINUTES = $(or $(MINUTES),10)
 soak:
 	@scripts/test -m stress -k nothing_grows -s --timeout 0 $(ARGS)
 
+test-frontends:
+	@scripts/frontends $(ARGS)
+
 demo: setup
 	@.venv/bin/python -m notebooks.examples $(ARGS)
 
 clean:
-	rm -rf .venv .kernel .pytest_cache .ruff_cache .mypy_cache demo-output bench-results dist
+	rm -rf .venv .kernel .frontends .pytest_cache .ruff_cache .mypy_cache demo-output bench-results dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
