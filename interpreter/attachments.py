@@ -19,6 +19,7 @@ from kernels.errors import CellshellError
 from kernels.packets import Packet
 
 if TYPE_CHECKING:
+    from interpreter.frontend_models import FrontendRun
     from kernels.kernel import Kernel
     from kernels.messages import Message
 
@@ -100,11 +101,16 @@ class Attachments:
         _, *parts = packet.parts()
         kernel.forward(channel, [wire.pack({**header, "msg_id": id}), *parts], packet.buffers)
 
-    def runs(self, execution: Execution, mailbox: Mailbox, header: bytes, *, stops: bool) -> None:
-        """An execution that was begun for a request; `stops`: its error ends what waits."""
-        asked = Asked(mailbox, "shell", header, stops, execution)
+    def runs(self, execution: Execution, request: FrontendRun, mailbox: Mailbox) -> None:
+        """An execution that was begun for a request."""
+        header = request.header.encode()
+        asked = Asked(mailbox, "shell", header, request.stop_on_error, execution)
         self._expect(execution.id, asked)
         execution.ended.add_done_callback(lambda _: self._ended(asked, execution))
+
+    def resume(self, execution: Execution, request: FrontendRun) -> None:
+        """One that an earlier service began: its frontend is expected to come back."""
+        self.runs(execution, request, Mailbox(request.client))
 
     def refuse(self, mailbox: Mailbox, packet: Packet, error: CellshellError) -> None:
         """A request comes to nothing."""

@@ -75,9 +75,12 @@ class Frontend:
             context=self._context.id,
             options=cell.options(),
             cell=packets.members(packet.metadata, "metadata"),
+            client=self.mailbox.client,
+            header=packet.header.decode("utf-8", "replace"),
+            stop_on_error=cell.stop_on_error,
         )
         execution = await self._session.run_code(request, kept=True)
-        self._attachments.runs(execution, self.mailbox, packet.header, stops=cell.stop_on_error)
+        self._attachments.runs(execution, request, self.mailbox)
 
     async def _shut_down(self, packet: Packet) -> None:
         restart = packets.members(packet.content, "content").get("restart") is True

@@ -16,6 +16,11 @@ class FrontendRun(RunCode):
     """Members of the `execute_request` beside the code."""
     cell: dict[str, JsonValue] = Field(default_factory=dict)
     """Its metadata: the id of the cell, for one."""
+    client: str = ""
+    """What the frontend calls itself."""
+    header: str = ""
+    """Of its request, as it was: answers go under it, those of a later service too."""
+    stop_on_error: bool = False
 
     @property
     def silent(self) -> bool:

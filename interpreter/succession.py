@@ -87,10 +87,12 @@ class Succession:
         context = self._contexts.get(execution.origin.context)
         if context is None:
             raise ContextNotFound(f"context {execution.origin.context!r} is gone")
+        request = FrontendRun.model_validate(execution.request)
+        if request.client:
+            context.attachments.resume(execution, request)
         if execution.state == "running":
             context.continue_(execution)
         elif execution.kept:
-            request = FrontendRun.model_validate(execution.request)
             call = Overlay(request.env or {}, execution.cwd)
             context.submit(execution, request, call)
         else:

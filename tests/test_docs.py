@@ -30,6 +30,7 @@ DOCUMENTS = (
     "docs/command.md",
     "docs/environment.md",
     "docs/notebooks.md",
+    "docs/jupyter.md",
 )
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.DOTALL | re.MULTILINE)
 ADDRESS = "http://127.0.0.1:8000"

@@ -291,6 +291,22 @@ async def test_a_cell_that_is_none(lab: Lab, content: dict[str, object]) -> None
     assert (await lab.run("1"))[0]["status"] == "ok"
 
 
+@pytest.mark.parametrize("megabytes", [15, 50])
+async def test_a_cell_of_many_megabytes(
+    base_url: str, kernel: str, lab: Lab, megabytes: int
+) -> None:
+    """Its own frontend is told; a frame of more than 16 MiB closes the connection."""
+    code = "x = '" + "y" * (megabytes * 1024 * 1024) + "'; len(x)"
+    async with attached(base_url, kernel) as other:
+        if megabytes > 16:
+            with pytest.raises(ConnectionClosed) as closed:
+                await other.run(code)
+            assert closed.value.rcvd is not None and closed.value.rcvd.code == 1009
+        else:
+            assert str(megabytes * 1024 * 1024) in str((await other.run(code))[1])
+    assert (await lab.run("1"))[0]["status"] == "ok"
+
+
 async def test_ids_may_be_anything(base_url: str, kernel: str) -> None:
     """Two frontends may use the same, and none is an id of ours."""
     async with attached(base_url, kernel) as one, attached(base_url, kernel) as two:
