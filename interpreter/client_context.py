@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Unpack
 
-import httpx
-
 from interpreter.client_events import Callback, OutputCallback
-from interpreter.client_problems import build, parse, parse_list, segment, unexpected
+from interpreter.client_problems import build, parse, parse_list, parse_object, segment
 from interpreter.client_running import CodeOptions, RunningCalls
 from interpreter.events import Event
 from interpreter.models import CodeAt, CodeResult, ContextInfo, CreateContext, Variable
@@ -85,14 +83,14 @@ class AsyncContext:
 
     async def notebook(self) -> dict[str, Any]:
         """Everything run here so far, as a valid notebook."""
-        return _object(await self._transport.get(f"{self._path}/notebook"))
+        return parse_object(await self._transport.get(f"{self._path}/notebook"))
 
     async def delete(self) -> None:
         await self._transport.delete(self._path)
 
     async def _ask(self, verb: str, code: str, cursor_pos: int | None) -> dict[str, Any]:
         body = build(CodeAt, code=code, cursor_pos=len(code) if cursor_pos is None else cursor_pos)
-        return _object(await self._transport.post(f"{self._path}/{verb}", body))
+        return parse_object(await self._transport.post(f"{self._path}/{verb}", body))
 
 
 class ContextCalls(RunningCalls):
@@ -125,13 +123,3 @@ class ContextCalls(RunningCalls):
 
     def _context_path(self, id: str) -> str:
         return f"{self._session_path}/contexts/{segment('context', id)}"
-
-
-def _object(answer: httpx.Response) -> dict[str, Any]:
-    try:
-        document = answer.json()
-    except (ValueError, RecursionError):
-        document = None
-    if not isinstance(document, dict):
-        raise unexpected(answer)
-    return document

@@ -118,3 +118,14 @@ def _document(response: httpx.Response) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return document if isinstance(document, dict) and "code" in document else None
+
+
+def parse_object(answer: httpx.Response) -> dict[str, Any]:
+    """An answer that has no model: Jupyter's, and notebooks."""
+    try:
+        document = answer.json()
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise unexpected(answer)
+    return document

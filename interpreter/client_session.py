@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from pydantic import RootModel
 
 from interpreter.client_context import ContextCalls
 from interpreter.client_files import FileCalls
-from interpreter.client_problems import build, check, parse, parse_list, segment
+from interpreter.client_problems import (
+    build,
+    check,
+    parse,
+    parse_list,
+    parse_object,
+    segment,
+)
 from interpreter.client_process import ProcessCalls
 from interpreter.client_transport import Call, Transport
 from interpreter.fields import VariableChanges
@@ -40,6 +48,10 @@ class SessionCalls(ContextCalls, FileCalls, ProcessCalls):
         """The working directory and all exported variables."""
         answer = await self._transport.get(f"{self._session_path}/env")
         return parse(EnvironmentInfo, answer)
+
+    async def notebook(self) -> dict[str, Any]:
+        """All that was run here, as a valid notebook; commands are cells for `%%bash`."""
+        return parse_object(await self._transport.get(f"{self._session_path}/notebook"))
 
 
 class AsyncSession(SessionCalls):

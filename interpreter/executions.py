@@ -68,6 +68,11 @@ class Executions:
         # Those of an earlier service were found in the order they ended.
         return sorted(found, key=lambda execution: execution.origin.begun_at)
 
+    def of_session(self, session: str) -> list[Execution]:
+        """The commands and runs of code in a session, in the order they were asked for."""
+        found = [each for each in self._executions.values() if each.origin.session == session]
+        return sorted(found, key=lambda execution: execution.origin.begun_at)
+
     def begin(
         self,
         kind: Kind,

@@ -158,6 +158,7 @@ class Context(Blocking[AsyncContext]):
 class BlockingSessionCalls(Blocking[S_co]):
     """What a session can do, and a sandbox through its `default` session."""
 
+    notebook = blocking(SessionCalls.notebook)
     exec = blocking(SessionCalls.exec)
     exec_stream = iterating(SessionCalls.exec_stream)
     exec_detached = blocking(SessionCalls.exec_detached)

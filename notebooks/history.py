@@ -7,13 +7,14 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import nbformat
 from nbformat import NotebookNode
 
 from interpreter.errors import CellshellError
-from interpreter.models import CodeResult
+from interpreter.models import CodeResult, ExecResult
 
 MAX_BYTES = 32 * 1024 * 1024
 """Sources and outputs of one notebook; what goes beyond is left out, and the notebook says so."""
@@ -25,15 +26,18 @@ JSON_MIME = re.compile(r"application/(.*\+)?json")
 NAMES = {"timeout": "Timeout", "interrupted": "Interrupted"}
 
 Output = dict[str, Any]
+Outcome = CodeResult | ExecResult | CellshellError
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run of code, and what it came to: a result (so far), or the error that ended it."""
+    """A run of code or a command, and what it came to: a result (so far), or what ended it."""
 
     id: str
     source: str
-    outcome: CodeResult | CellshellError
+    outcome: Outcome
+    ended_at: float | None = None
+    """In seconds since 1970, where it has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,7 @@ class History:
             outputs = [_note(f"[outputs left out: execution {run.id} has them]")]
             size = 0
         self._room -= size
-        self._cells.append(_code_cell(run, outputs))
+        self._cells.append(_code_cell(run, outputs, self._kernel.language))
 
     def notebook(self) -> NotebookNode:
         """Valid by nbformat 4.5."""
@@ -104,16 +108,48 @@ def make_notebook(runs: Iterable[Run], kernel: Kernel) -> NotebookNode:
     return history.notebook()
 
 
-def _code_cell(run: Run, outputs: Sequence[Output]) -> dict[str, Any]:
+def _code_cell(run: Run, outputs: Sequence[Output], language: str) -> dict[str, Any]:
     outcome = run.outcome
     return {
         "cell_type": "code",
         "id": _cell_id(run.id),
-        "metadata": {},
+        "metadata": {**_timing(run), **_other_language(outcome, language), **_own(run)},
         "execution_count": outcome.execution_count if isinstance(outcome, CodeResult) else None,
         "source": run.source,
         "outputs": list(outputs),
     }
+
+
+def _timing(run: Run) -> dict[str, Any]:
+    """As JupyterLab writes it down when it is asked to."""
+    if run.ended_at is None or isinstance(run.outcome, CellshellError):
+        return {}
+    begun = datetime.fromtimestamp(run.ended_at - run.outcome.duration, UTC)
+    ended = datetime.fromtimestamp(run.ended_at, UTC)
+    times = {"iopub.execute_input": begun, "shell.execute_reply": ended}
+    return {"execution": {name: time.isoformat() for name, time in times.items()}}
+
+
+def _other_language(outcome: Outcome, language: str) -> dict[str, Any]:
+    """A cell that the notebook's kernel cannot run: editors show it right, runners pass it over."""
+    if not isinstance(outcome, CodeResult) or outcome.language == language:
+        return {}
+    return {"vscode": {"languageId": outcome.language}, "tags": ["skip-execution"]}
+
+
+def _own(run: Run) -> dict[str, Any]:
+    """What no convention has a place for."""
+    told: dict[str, Any] = {"execution": run.id}
+    outcome = run.outcome
+    if isinstance(outcome, CellshellError):
+        return {"cellshell": told}
+    if isinstance(outcome, ExecResult):
+        told["exit_code"] = outcome.exit_code
+    if changes := outcome.environment_changes.model_dump(exclude_defaults=True):
+        told["environment_changes"] = changes
+    if outcome.output_path:
+        told["output_path"] = outcome.output_path
+    return {"cellshell": told}
 
 
 def _cell_id(id: str) -> str:
@@ -121,9 +157,11 @@ def _cell_id(id: str) -> str:
     return id if CELL_ID.fullmatch(id) else hashlib.sha256(id.encode()).hexdigest()
 
 
-def _outputs(outcome: CodeResult | CellshellError) -> list[Output]:
+def _outputs(outcome: Outcome) -> list[Output]:
     if isinstance(outcome, CellshellError):
         return [_error(type(outcome).__name__, outcome.message)]
+    if isinstance(outcome, ExecResult):
+        return [*_streams(outcome), *_ending_of_command(outcome)]
     told = any(output.get("output_type") == "error" for output in outcome.outputs)
     return [*outcome.outputs, *([] if told else _ending(outcome))]
 
@@ -134,6 +172,23 @@ def _ending(result: CodeResult) -> list[Output]:
         return [_error(result.error.ename, result.error.evalue)]
     if result.state in (None, "done") and result.status in NAMES:
         return [_error(NAMES[result.status], f"ended after {result.duration:.1f} s")]
+    return []
+
+
+def _streams(result: ExecResult) -> list[Output]:
+    texts = {"stdout": result.stdout, "stderr": result.stderr}
+    return [
+        {"output_type": "stream", "name": name, "text": text}
+        for name, text in texts.items()
+        if text
+    ]
+
+
+def _ending_of_command(result: ExecResult) -> list[Output]:
+    """An exit status is in the metadata: `%%bash` fails where a command's status is no error."""
+    if result.timed_out or result.cancelled:
+        name = NAMES["timeout" if result.timed_out else "interrupted"]
+        return [_error(name, f"ended after {result.duration:.1f} s")]
     return []
 
 

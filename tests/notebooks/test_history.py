@@ -147,7 +147,7 @@ async def test_executions_remember_where_they_come_from(tmp_path: Path) -> None:
     restored = Executions(tmp_path / "executions", Settings(home=tmp_path))
     for found in (executions, restored):
         assert [each.id for each in found.of_context("s", "one")] == ["run-0", "run-2"]
-        assert found.get("run-1").source == "# 1\n'ä'"
+        assert found.get("run-1").request["code"] == "# 1\n'ä'"
         assert found.get("run-1").origin.context == "two"
         assert found.of_context("other", "one") == []
         assert found.begin("code", "s", RunCode(code="# 0\n'ä'", id="run-0"), "one").repeated
@@ -259,3 +259,52 @@ async def test_the_history_outlives_the_service(tmp_path: Path) -> None:
                 await sandbox.destroy()
     assert [cell.source for cell in cells] == ["'turn 0'", "'turn 1'"]
     assert cells[0].outputs[0].data["text/plain"] == "'turn 0'"
+
+
+def test_what_a_cell_tells_of_its_run() -> None:
+    changed = result(environment_changes={"set": ["A"], "cwd": "/tmp"})
+    [cell] = make_notebook([Run("x", "1", changed, ended_at=1000.0)], PYTHON).cells
+    assert cell.metadata.execution == {
+        "iopub.execute_input": "1970-01-01T00:16:38.500000+00:00",
+        "shell.execute_reply": "1970-01-01T00:16:40+00:00",
+    }
+    changes = {"set": ["A"], "cwd": "/tmp"}
+    assert cell.metadata.cellshell == {"execution": "x", "environment_changes": changes}
+
+
+def test_a_cell_of_another_language() -> None:
+    [cell] = make_notebook([Run("x", "1", result(language="r"))], PYTHON).cells
+    assert cell.metadata.vscode == {"languageId": "r"}
+    assert cell.metadata.tags == ["skip-execution"]
+
+
+async def test_a_session_as_a_notebook(client: AsyncClient) -> None:
+    """Commands and cells in their order; it can be run in Jupyter."""
+    sandbox = await client.create_sandbox()
+    await sandbox.exec("export WORD=from-bash; echo out; echo err >&2; three() { return 3; }")
+    await sandbox.run_code("import os; os.environ['WORD']")
+    await sandbox.exec("three")
+    await sandbox.exec("sleep 60", timeout=0.2)
+    await sandbox.exec("printf '\\377'", encoding="base64")
+    await sandbox.run_code("1 / 0")
+    notebook = nbformat.from_dict(await sandbox.notebook())
+    other = await sandbox.create_session()
+    assert (await other.notebook())["cells"] == []
+    await sandbox.destroy()
+    nbformat.validate(notebook)
+    cells = notebook.cells
+    assert [cell.source.split("\n")[0] for cell in cells] == [
+        *("%%bash", "import os; os.environ['WORD']"),
+        *("%%bash", "%%bash", "%%bash", "1 / 0"),
+    ]
+    assert [(o.name, o.text) for o in cells[0].outputs] == [
+        ("stdout", "out\n"),
+        ("stderr", "err\n"),
+    ]
+    assert cells[0].metadata.cellshell["environment_changes"] == {"set": ["WORD"]}
+    assert cells[1].outputs[0].data["text/plain"] == "'from-bash'"
+    assert cells[2].metadata.cellshell.exit_code == 3
+    assert [output.ename for output in cells[3].outputs] == ["Timeout"]
+    assert "base64" in cells[4].outputs[0].text
+    assert cells[5].outputs[0].ename == "ZeroDivisionError"
+    assert all("execution" in cell.metadata for cell in cells)
