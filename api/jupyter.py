@@ -16,7 +16,8 @@ from api.jupyter_models import kernel_model, kernelspecs, session_model, timesta
 from api.routes import noun
 from interpreter.errors import InvalidRequest, KernelNotFound
 from interpreter.events import now
-from interpreter.frontends import Frontends, Known
+from interpreter.frontends import Frontends
+from interpreter.known import Known
 
 router = noun("jupyter")
 router.include_in_schema = False
@@ -99,13 +100,13 @@ async def delete_kernel(frontends: TheFrontends, kernel: TheKernel) -> Response:
 
 @router.post("/api/kernels/{kernel}/interrupt", status_code=204)
 async def interrupt_kernel(kernel: TheKernel) -> Response:
-    await kernel.context.interrupt()
+    await kernel.interrupt()
     return no_content()
 
 
 @router.post("/api/kernels/{kernel}/restart")
 async def restart_kernel(kernel: TheKernel) -> Response:
-    await kernel.context.restart()
+    await kernel.restart()
     return answer(kernel_model(kernel))
 
 

@@ -7,7 +7,8 @@ from typing import Annotated
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from interpreter.frontends import Frontends, Known
+from interpreter.frontends import Frontends
+from interpreter.known import Known
 
 
 async def find_frontends(connection: HTTPConnection) -> Frontends:

@@ -28,11 +28,11 @@ LONGEST_REASON = 120
 async def attach_kernel(websocket: WebSocket, kernel: TheKernel) -> None:
     """All channels in one: `session_id` is what the frontend calls itself."""
     frontends = await find_frontends(websocket)
-    await kernel.context.kernel()
+    await kernel.ready()
     binary = V1 in websocket.scope.get("subprotocols", [])
     await websocket.accept(subprotocol=V1 if binary else None)
     client = websocket.query_params.get("session_id") or secrets.token_hex(8)
-    frontend = Frontend(kernel.session, kernel.context, client[:256], lambda: frontends.end(kernel))
+    frontend = kernel.attach(client[:256], lambda: frontends.end(kernel))
     try:
         with suppress(WebSocketDisconnect):
             await _attach(websocket, frontend, to_v1 if binary else to_legacy)

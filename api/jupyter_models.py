@@ -6,22 +6,21 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from interpreter.frontends import IN, Known
+from interpreter.frontends import IN
+from interpreter.known import SHELL, Known
 from kernels.specs import KernelLanguage
 
 MOST_PLACES = 50
 """Sandboxes that are offered as places for a new kernel."""
-STATES = {"starting": "starting", "idle": "idle", "busy": "busy", "dead": "dead"}
 
 
 def kernel_model(known: Known) -> dict[str, Any]:
-    info = known.context.info()
     return {
         "id": known.id,
-        "name": known.context.language.kernel,
-        "last_activity": timestamp(info.last_activity),
-        "execution_state": STATES[info.state],
-        "connections": len(known.context.attachments),
+        "name": known.kernelspec,
+        "last_activity": timestamp(known.last_activity),
+        "execution_state": known.state,
+        "connections": known.connections,
     }
 
 
@@ -40,18 +39,20 @@ def session_model(known: Known, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def kernelspecs(languages: Iterable[KernelLanguage], known: Iterable[Known]) -> dict[str, Any]:
-    """Those of the languages, in each sandbox that is there, and each context that runs."""
+    """Those of the languages and of bash, in each sandbox that is there, and what runs."""
     usable = [language for language in languages if language.available]
     seats = list(known)
-    specs = [_spec(each.kernel, each.display_name, each.name) for each in usable]
+    offered = [(each.kernel, each.display_name, each.name) for each in usable]
+    offered = [*(each for each in offered if each[0] != SHELL), (SHELL, "Bash", SHELL)]
+    specs = [_spec(*each) for each in offered]
     python = usable[0]
     for place in list(dict.fromkeys(seat.sandbox.id for seat in seats))[:MOST_PLACES]:
-        title = f"{python.display_name}, new session in {place}"
-        specs.append(_spec(f"{python.kernel}{IN}{place}", title, python.name))
-    for seat in seats:
-        if seat.context.info().state != "dead":
-            title = f"Attach: {seat.name}"
-            specs.append(_spec(seat.running_name, title, seat.context.language.name))
+        for kernel, title, language in (offered[0], offered[-1]):
+            specs.append(
+                _spec(f"{kernel}{IN}{place}", f"{title}, new session in {place}", language)
+            )
+    running = (seat for seat in seats if seat.state != "dead")
+    specs += [_spec(each.running_name, f"Attach: {each.title}", each.language) for each in running]
     return {"default": python.kernel, "kernelspecs": {spec["name"]: spec for spec in specs}}
 
 

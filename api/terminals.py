@@ -90,7 +90,7 @@ async def _type(websocket: WebSocket, session: Session, terminal: Terminal) -> N
         if message["type"] == "websocket.disconnect":
             return
         try:
-            await session.wake()
+            await session.box()
             await _obey(terminal, message.get("bytes"), message.get("text"))
         except InvalidRequest as error:
             await _tell(websocket, "error", message=error.message)

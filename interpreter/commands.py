@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -14,6 +15,7 @@ from interpreter.clock import Clock, boot_time
 from interpreter.environment import Environment, difference, shareable
 from interpreter.errors import InvalidRequest, SessionDeleted
 from interpreter.execution import Execution
+from interpreter.frontend_models import FrontendExec
 from interpreter.hints import Hints
 from interpreter.kept_output import KeptOutput
 from interpreter.lane import Lane
@@ -22,6 +24,7 @@ from interpreter.recording import CommandRecording
 from interpreter.settings import Settings
 from interpreter.sharing import missing_cwd, too_large
 from interpreter.shell import Shell
+from interpreter.shell_attachments import ShellAttachments
 from interpreter.shell_ledger import Ledger
 from interpreter.shell_report import MAX_REPORT
 from interpreter.shell_state import Command, Ended
@@ -50,6 +53,7 @@ class Commands:
     ) -> None:
         """`records` is a directory of the service's own, for what the next one has to know."""
         self.lane = Lane(f"the shell of session {session!r}", settings.queue_length)
+        self.attachments = ShellAttachments()
         self._session = session
         self._environment = environment
         self._get_box = get_box
@@ -61,7 +65,8 @@ class Commands:
         self._records = records
         self._unshared: dict[str, str] = {}
         """What the shell exports and the environment has no room for."""
-        self._lost = False
+        self._lost = self._stale = False
+        """Whether the shell was lost, or is to be replaced before it is used again."""
         self._deleted = False
 
     def submit(self, execution: Execution, request: Exec, cwd: str | None) -> None:
@@ -104,6 +109,22 @@ class Commands:
             return True
         return past.sent is not None and past.sent.execution == execution.id
 
+    def interrupt(self) -> None:
+        """What runs now, if anything does."""
+        if self.lane.running is not None:
+            self.lane.running.end_early(None)
+
+    async def restart(self) -> None:
+        """A fresh shell; what ran or waited is interrupted."""
+        self._stale = True
+        running = self.lane.running
+        self.lane.stop_all(None)
+        if running is not None:
+            await asyncio.shield(running.ended)
+        if not self.lane.busy:  # else the next command finds a fresh one
+            await self._replace_shell()
+            self._lost = self._stale = False
+
     def leave(self) -> None:
         """Let go of everything, for the next service to take up."""
         self._deleted = True
@@ -121,14 +142,19 @@ class Commands:
         shell, self._shell = self._shell, None
         if shell is not None:
             await shell.close()
+        self.attachments.close(reason.message)
 
     async def _run(self, run: _Run, *, resumed: bool = False) -> None:
         notices: list[Notice] = []
         shell = self._shell if resumed else None
         if shell is None:
             shell = await self._ready(notices)
+        if run.execution.stop.done() and not resumed:
+            run.never_ran()
+            return
         notices += self._take_notices()
         execution, request = run.execution, run.request
+        self.attachments.begins(execution, request)
         execution.start({})
         mark = self._hints.mark()
         if request.keep_output:
@@ -164,6 +190,7 @@ class Commands:
             "output_path": run.kept.path if run.kept else None,
         }
         execution.finish(run.result(**fields))
+        self.attachments.ends(execution)
 
     async def _execute(
         self, shell: Shell, run: _Run, notices: list[Notice], *, resumed: bool
@@ -228,10 +255,11 @@ class Commands:
 
     async def _ready(self, notices: list[Notice]) -> Shell:
         box = await self._get_box()
-        if self._shell is not None and self._shell.alive and self._box is box:
+        usable = self._shell is not None and self._shell.alive and self._box is box
+        if self._shell is not None and usable and not self._stale:
             return self._shell
         if self._shell is not None:
-            self._lost = self._lost or self._box is box
+            self._lost = (self._lost or self._box is box) and not self._stale
             shell, self._shell = self._shell, None
             await shell.close()
         if self._deleted:
@@ -242,7 +270,7 @@ class Commands:
                 "the shell is a fresh one: functions, aliases and unexported variables are gone"
             )
             notices.append(Notice(code="shell_restarted", message=message))
-        self._box = box
+        self._box, self._stale = box, False
         self._unshared = {}
         env = {**self._environment.variables, "SHELL": "/bin/bash"}
         self._shell = await Shell.start(
@@ -282,7 +310,7 @@ class _Run:
     @classmethod
     def restored(cls, execution: Execution, settings: Settings, environment: Environment) -> Self:
         """Of an execution that an earlier service began."""
-        request = Exec.model_validate(execution.request)
+        request = FrontendExec.model_validate(execution.request)
         return cls(execution, request, execution.cwd, settings, environment)
 
     def sink(self, stream: str, data: bytes) -> None:
@@ -306,6 +334,8 @@ class _Run:
         return ExecResult.model_validate({**base, **self.recording.fields(), **fields})
 
     def never_ran(self) -> None:
+        if self.execution.stopped_by is not None:
+            self.execution.fail(self.execution.stopped_by)
         self.execution.finish(self.result(cancelled=True))
 
     def time_left(self, clock: Clock) -> float | None:

@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import zmq
 
-from interpreter.attachments import Attachments
 from interpreter.box import Box
 from interpreter.box_process import BoxProcess
 from interpreter.cell import (
@@ -32,6 +31,7 @@ from interpreter.fields import DEFAULT_OUTPUT_BYTES
 from interpreter.hints import Hints
 from interpreter.inherited import Inherited
 from interpreter.kept_output import KeptOutput
+from interpreter.kernel_attachments import KernelAttachments
 from interpreter.lane import Lane
 from interpreter.languages import adapter_for
 from interpreter.models import CodeAt, ContextInfo, Notice, RunCode, Variable
@@ -77,7 +77,7 @@ class Context:
         self.language = language
         self.created_at = self.last_activity = created_at or now()
         self.lane = Lane(f"context {id!r}", settings.queue_length)
-        self.attachments = Attachments()
+        self.attachments = KernelAttachments()
         self._environment = environment
         self._get_box = get_box
         self._settings = settings

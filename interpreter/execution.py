@@ -73,6 +73,8 @@ class Execution:
         self.ended: asyncio.Future[None] = loop.create_future()
         self.stopped_by: CellshellError | None = None
         self.partial: Callable[[], Result] | None = None
+        self.watcher: Callable[[str, dict[str, Any]], None] | None = None
+        """Is told of each event but the last, as it comes."""
         self.execution_count: int | None = None
         """The kernel's count of cells, of one that an earlier service began."""
         self.mark: Any = None
@@ -156,6 +158,8 @@ class Execution:
         self._number += 1
         if name in self._told:
             self._told[name] += len(data["data"])
+        if self.watcher is not None:
+            self.watcher(name, data)
         self._write(pack("event", self._number, name, data, mark))
 
     def finish(self, result: Result, mark: Any = None) -> None:
@@ -290,7 +294,7 @@ class Execution:
     def _end(self) -> None:
         self.state = "done"
         self.ended_at = time.time()
-        self.partial = None
+        self.partial = self.watcher = None
 
     def _close(self) -> None:
         self._journal.close()

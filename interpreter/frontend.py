@@ -1,41 +1,35 @@
-"""A Jupyter frontend at a context: what it asks is done here, sent on, or queued as any run."""
+"""A Jupyter frontend at a kernel: what it asks is done here, sent on, or queued as any run."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from pydantic import ValidationError
 
-from interpreter.contexts import Context
+from interpreter.attachments import Attachments
 from interpreter.errors import InvalidRequest
-from interpreter.frontend_models import CellContent, FrontendRun
-from interpreter.sessions import Session
+from interpreter.execution import Execution
+from interpreter.frontend_models import ByFrontend, CellContent
 from kernels import packets
 from kernels.errors import CellshellError
 from kernels.packets import Packet
 
-ASIDE = frozenset({"complete_request", "inspect_request", "kernel_info_request"})
-"""Answered while a cell runs, by a kernel that can."""
 MOST_CODE = 16 * 1024 * 1024
+Shutdown = Callable[[], Awaitable[None]]
+Begun = tuple[Execution, ByFrontend]
 
 
-class Frontend:
+class Frontend(ABC):
     """What it is told comes out of its mailbox, until it is detached."""
 
-    def __init__(
-        self,
-        session: Session,
-        context: Context,
-        client: str,
-        on_shutdown: Callable[[], Awaitable[None]],
-    ) -> None:
+    def __init__(self, attachments: Attachments, client: str, on_shutdown: Shutdown) -> None:
         """`client` is what it calls itself; `on_shutdown` is for whoever asks for the kernel's end,
         who may not be the one to decide."""
-        self._session = session
-        self._context = context
-        self._attachments = context.attachments
+        self._attachments = attachments
         self._on_shutdown = on_shutdown
-        self.mailbox = self._attachments.attach(client)
+        self.mailbox = attachments.attach(client)
 
     def detach(self) -> None:
         self._attachments.detach(self.mailbox)
@@ -52,49 +46,56 @@ class Frontend:
         except CellshellError as error:
             self._attachments.refuse(self.mailbox, packet, error)
 
+    @abstractmethod
+    async def _begin(self, cell: CellContent, said: dict[str, Any]) -> Begun:
+        """Queue a cell; `said` are the fields of a `ByFrontend`."""
+
+    @abstractmethod
+    async def _interrupt(self) -> None: ...
+
+    @abstractmethod
+    async def _restart(self) -> None: ...
+
+    @abstractmethod
+    def _type_in(self, packet: Packet) -> None:
+        """The answer to a question of a cell."""
+
+    @abstractmethod
+    async def _other(self, kind: str, packet: Packet) -> None:
+        """What else kernels are asked."""
+
     async def _do(self, kind: str, packet: Packet) -> None:
         match packet.channel, kind:
             case "iopub", _:
                 return
             case "stdin", _:
-                self._attachments.type_in(self.mailbox, packet)
+                self._type_in(packet)
             case "shell", "execute_request":
                 await self._run(packet)
             case _, "interrupt_request":
-                await self._context.interrupt()
+                await self._interrupt()
                 self._attachments.answer(self.mailbox, packet, {"status": "ok"})
             case _, "shutdown_request":
                 await self._shut_down(packet)
             case _:
-                await self._forward(kind, packet)
+                await self._other(kind, packet)
 
     async def _run(self, packet: Packet) -> None:
         cell = _cell(packet)
-        request = FrontendRun(
-            code=cell.code,
-            context=self._context.id,
-            options=cell.options(),
-            cell=packets.members(packet.metadata, "metadata"),
-            client=self.mailbox.client,
-            header=packet.header.decode("utf-8", "replace"),
-            stop_on_error=cell.stop_on_error,
-        )
-        execution = await self._session.run_code(request, kept=True)
+        said = {
+            "options": cell.options(),
+            "cell": packets.members(packet.metadata, "metadata"),
+            "client": self.mailbox.client,
+            "header": packet.header.decode("utf-8", "replace"),
+            "stop_on_error": cell.stop_on_error,
+        }
+        execution, request = await self._begin(cell, said)
         self._attachments.runs(execution, request, self.mailbox)
 
     async def _shut_down(self, packet: Packet) -> None:
         restart = packets.members(packet.content, "content").get("restart") is True
         self._attachments.answer(self.mailbox, packet, {"status": "ok", "restart": restart})
-        if restart:
-            await self._context.restart()
-        else:
-            await self._on_shutdown()
-
-    async def _forward(self, kind: str, packet: Packet) -> None:
-        await self._session.wake()
-        kernel = await self._context.kernel()
-        channel = kernel.aside if kind in ASIDE else packet.channel
-        self._attachments.forward(kernel, self.mailbox, packet, channel)
+        await (self._restart() if restart else self._on_shutdown())
 
 
 def _cell(packet: Packet) -> CellContent:

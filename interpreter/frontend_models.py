@@ -6,11 +6,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from interpreter.models import RunCode
+from interpreter.models import Exec, RunCode
 
 
-class FrontendRun(RunCode):
-    """A run of code with what only frontends can say of it. Not a part of the API."""
+class ByFrontend(BaseModel):
+    """What only frontends can say of a run. Not a part of the API."""
 
     options: dict[str, JsonValue] = Field(default_factory=dict)
     """Members of the `execute_request` beside the code."""
@@ -26,6 +26,14 @@ class FrontendRun(RunCode):
     def silent(self) -> bool:
         """Not for the history."""
         return self.options.get("silent") is True
+
+
+class FrontendRun(ByFrontend, RunCode):
+    """A run of code."""
+
+
+class FrontendExec(ByFrontend, Exec):
+    """A command."""
 
 
 class CellContent(BaseModel):

@@ -10,23 +10,19 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from interpreter import git_url
-from interpreter.descriptors import Reader, handing
+from interpreter import git_url, programs
 from interpreter.errors import CellshellError, FileExists, GitFailed, InvalidGitUrl
 from interpreter.file_errors import os_refusal, show
 from interpreter.models import Checkout
-from interpreter.trees import end_tree
+from interpreter.programs import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from interpreter.box import Box
-    from interpreter.box_process import BoxProcess
     from interpreter.git_url import GitUrl
     from interpreter.models import GitCheckout
 
-GRACE = 5.0
-KEPT = 16 * 1024
 LAST_LINES = 8
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NONBLOCK
 MISLEADING = frozenset({"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR"})
@@ -72,49 +68,13 @@ class _Git:
 
     async def run(self, argv: Sequence[str], *, answers: bool = False) -> tuple[int, str]:
         """Its exit code and what it said, or answered; all it started is over when this is."""
-        said = bytearray()
-        process = await self._spawn(argv, answers)
-        fd = process.stdout if answers else process.stderr
-        assert fd is not None
-        reader = Reader(fd, handing(lambda data: _keep(said, data)))
+        reads: Stream = "stdout" if answers else "stderr"
         try:
-            code = await process.wait()
-            reader.drain()
-        finally:
-            try:
-                await self._end(process, reader)
-            finally:
-                reader.close()
-        return code, bytes(said).decode(errors="replace")
-
-    async def _spawn(self, argv: Sequence[str], answers: bool) -> BoxProcess:
-        try:
-            return await self.box.spawn(
-                argv,
-                env=self._env,
-                cwd="/",
-                stdout="pipe" if answers else "null",
-                stderr="null" if answers else "pipe",
-            )
+            return await programs.run(self.box, argv, env=self._env, cwd="/", reads=reads)
         except FileNotFoundError:
             raise GitFailed(f"{argv[0]} was not found on the PATH in the sandbox") from None
         except OSError as error:
             raise os_refusal(error, argv[0]) from error
-
-    async def _end(self, process: BoxProcess, reader: Reader) -> None:
-        async def over() -> None:
-            await process.wait()
-            await reader.ended
-
-        with suppress(ConnectionError):
-            if not process.ended.done():
-                await end_tree(self.box, process.pid, over, grace=GRACE)
-        await process.release()
-
-
-def _keep(said: bytearray, data: bytes) -> None:
-    said += data
-    del said[:-KEPT]
 
 
 def _words(url: GitUrl, request: GitCheckout, directory: str) -> list[str]:

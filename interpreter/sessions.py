@@ -71,7 +71,7 @@ class Session:
         self._get_box = surroundings.get_box
         self._contexts: dict[str, Context] = {}
         self._notices: list[Notice] = []
-        self._commands = Commands(
+        self.commands = Commands(
             id,
             environment,
             get_box=self._get_box,
@@ -126,7 +126,7 @@ class Session:
         cwd = await self._call_directory(request.cwd)
         execution = begin("exec", self.id, request, cwd=cwd, kept=kept)
         if not execution.repeated:
-            self._submit(execution, lambda: self._commands.submit(execution, request, cwd))
+            self._submit(execution, lambda: self.commands.submit(execution, request, cwd))
         return execution
 
     async def run_code(self, request: RunCode, *, kept: bool = False) -> Execution:
@@ -208,9 +208,9 @@ class Session:
         """While somebody is attached to what runs here, the sandbox is not idle."""
         return self._around.activity.during()
 
-    async def wake(self) -> None:
-        """Have the sandbox go on, if it is paused."""
-        await self._get_box()
+    async def box(self) -> Box:
+        """Where it runs; a paused sandbox goes on."""
+        return await self._get_box()
 
     def resolve(self, path: str) -> str:
         """An absolute path as the code sees it; `~` is the home."""
@@ -231,7 +231,7 @@ class Session:
         """What an earlier service left running of this session; it is taken out of `live`."""
         self.attach(box)
         await self.terminals.restore(box, live)
-        heir = Succession(self.id, self._commands, self._contexts, self._around, self.tell)
+        heir = Succession(self.id, self.commands, self._contexts, self._around, self.tell)
         await heir.take_up(box, live)
 
     async def settled(self, until: float) -> None:
@@ -246,7 +246,7 @@ class Session:
             self.save()
         self._deleted = True
         self._unsubscribe()
-        self._commands.leave()
+        self.commands.leave()
         self.terminals.close()
         for context in self._contexts.values():
             await context.leave()
@@ -261,7 +261,7 @@ class Session:
         self._unsubscribe()
         contexts, self._contexts = list(self._contexts.values()), {}
         await asyncio.gather(
-            self._commands.close(reason),
+            self.commands.close(reason),
             self.terminals.end(),
             *(context.close(reason) for context in contexts),
         )

@@ -11,8 +11,7 @@ from interpreter.commands import Commands
 from interpreter.contexts import Context
 from interpreter.errors import ContextNotFound, NotReady
 from interpreter.execution import Execution
-from interpreter.frontend_models import FrontendRun
-from interpreter.models import Exec
+from interpreter.frontend_models import FrontendExec, FrontendRun
 from interpreter.sharing import Overlay
 from interpreter.surroundings import Surroundings
 from kernels.errors import CellshellError
@@ -100,10 +99,12 @@ class Succession:
 
     def _continue_command(self, execution: Execution, busy: str | None) -> None:
         running = execution.state == "running"
+        request = FrontendExec.model_validate(execution.request)
+        if request.client:
+            self._commands.attachments.resume(execution, request)
         if running and execution.id == busy:
             self._commands.resume(execution)
         elif (execution.kept or running) and not self._commands.was_sent(execution):
-            request = Exec.model_validate(execution.request)
             self._commands.submit(execution, request, execution.cwd)
         else:
             raise _unknown()

@@ -49,15 +49,22 @@ def heard(message: Message, parent: bytes | None = None, channel: str | None = N
 
 def made(channel: str, kind: str, content: Mapping[str, Any], parent: bytes = b"{}") -> Packet:
     """What the service says in a kernel's place."""
-    header = {
-        "msg_id": uuid.uuid4().hex,
-        "msg_type": kind,
-        "username": "cellshell",
-        "session": "cellshell",
-        "date": _now(),
-        "version": PROTOCOL,
-    }
-    return Packet(channel, wire.pack(header), parent, b"{}", wire.pack(dict(content)))
+    own = header(kind, uuid.uuid4().hex)
+    return Packet(channel, own, parent, b"{}", wire.pack(dict(content)))
+
+
+def header(kind: str, id: str) -> bytes:
+    """Of a message of the service's own."""
+    return wire.pack(
+        {
+            "msg_id": id,
+            "msg_type": kind,
+            "username": "cellshell",
+            "session": "cellshell",
+            "date": _now(),
+            "version": PROTOCOL,
+        }
+    )
 
 
 def status(state: str, parent: bytes = b"{}") -> Packet:

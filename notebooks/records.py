@@ -12,8 +12,8 @@ from interpreter.contexts import Context
 from interpreter.errors import CellshellError, ExecutionForgotten
 from interpreter.execution import Execution
 from interpreter.executions import Executions
-from interpreter.frontend_models import FrontendRun
-from interpreter.models import Exec, ExecResult
+from interpreter.frontend_models import FrontendExec, FrontendRun
+from interpreter.models import ExecResult
 from interpreter.sessions import Session
 from kernels.specs import PYTHON, KernelLanguage
 from notebooks.history import History, Kernel, Outcome, Run
@@ -59,7 +59,9 @@ async def _read(execution: Execution) -> Run | None:
 def _run(execution: Execution) -> Run | None:
     request = execution.request
     if execution.kind == "exec":
-        command = Exec.model_validate(request)
+        command = FrontendExec.model_validate(request)
+        if command.silent:
+            return None
         source = f"{BASH}\n{command.command}"
         outcome = _outcome(execution)
         if command.encoding == "base64" and isinstance(outcome, ExecResult):
