@@ -145,6 +145,20 @@ async def get_notebook(sandbox: TheSandbox, context: TheContext) -> Response:
     return answer(notebook, headers=headers)
 
 
+@router.get(
+    "/{context}/connection",
+    response_model=dict[str, Any],
+    responses=errors(*MISSING, ContextDeleted, NotReady),
+    summary="Get a connection file",
+)
+async def get_connection(context: TheContext) -> Response:
+    """For clients on the service's machine that speak ZeroMQ to the kernel: `jupyter console
+    --existing FILE`. Queue and limits hold for those alone that come through the service."""
+    kernel = await context.kernel()
+    headers = {"Content-Disposition": f'attachment; filename="{context.id}.json"'}
+    return answer(kernel.connection, headers=headers)
+
+
 @router.post(
     "/{context}/complete",
     response_model=dict[str, Any],

@@ -85,6 +85,10 @@ class AsyncContext:
         """Everything run here so far, as a valid notebook."""
         return parse_object(await self._transport.get(f"{self._path}/notebook"))
 
+    async def connection(self) -> dict[str, Any]:
+        """What a Jupyter connection file holds, for a client on the service's machine."""
+        return parse_object(await self._transport.get(f"{self._path}/connection"))
+
     async def delete(self) -> None:
         await self._transport.delete(self._path)
 

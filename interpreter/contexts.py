@@ -19,7 +19,6 @@ from interpreter.cell import (
     OUTPUT_UNFINISHED,
     Cell,
     died,
-    late,
     struck_by_memory,
 )
 from interpreter.cell_end import CellEnd, Early
@@ -27,7 +26,7 @@ from interpreter.environment import Environment
 from interpreter.errors import ContextDeleted, NotReady, ServiceStopping
 from interpreter.events import now
 from interpreter.execution import Execution
-from interpreter.fields import DEFAULT_OUTPUT_BYTES
+from interpreter.executions import Executions
 from interpreter.hints import Hints
 from interpreter.inherited import Inherited
 from interpreter.kept_output import KeptOutput
@@ -35,11 +34,11 @@ from interpreter.kernel_attachments import KernelAttachments
 from interpreter.lane import Lane
 from interpreter.languages import adapter_for
 from interpreter.models import CodeAt, ContextInfo, Notice, RunCode, Variable
+from interpreter.overheard import Overheard
 from interpreter.seats import Seat
 from interpreter.settings import Settings
 from interpreter.sharing import Overlay, Ran
 from interpreter.spares import Spares
-from kernels import messages
 from kernels.errors import CellshellError
 from kernels.kernel import Death, Kernel, KernelRecord
 from kernels.outcome import ExecuteOutcome
@@ -65,13 +64,13 @@ class Context:
         private: Overlay,
         take_notices: Callable[[], list[Notice]],
         hints: Hints,
-        find: Callable[[str], Execution | None],
+        executions: Executions,
         on_start: Callable[[], None],
         spares: Spares,
         created_at: str | None = None,
         record: KernelRecord | None = None,
     ) -> None:
-        """`find` knows executions; `on_start` is called when there is a new kernel."""
+        """`on_start` is called when there is a new kernel."""
         self.id = id
         self.session = session
         self.language = language
@@ -81,6 +80,12 @@ class Context:
         self._environment = environment
         self._get_box = get_box
         self._settings = settings
+        self._overheard = Overheard(
+            session,
+            id,
+            executions,
+            lambda execution, request: self._cell(execution, request, Overlay()),
+        )
         self._seat = Seat(
             id,
             session,
@@ -90,7 +95,7 @@ class Context:
             paths=paths,
             zmq_context=zmq_context,
             spares=spares,
-            on_other=self._other,
+            on_other=self._overheard.hear,
         )
         self._session_notices = take_notices
         self._hints = hints
@@ -98,7 +103,6 @@ class Context:
         self._starting = asyncio.Lock()
         self.record = record
         """Of the kernel that an earlier service had running."""
-        self._find = find
         self._on_start = on_start
         self._inherited: Inherited | None = None
         """Of a kernel that was taken up, until it is known to answer."""
@@ -139,11 +143,12 @@ class Context:
         await self._heard()
         kernel = await self._up()
         self.attachments.follow(kernel)
+        self._overheard.follow(kernel)
         return kernel
 
     def submit(self, execution: Execution, request: RunCode, call: Overlay) -> None:
         """Queue a run. Raises QueueFull."""
-        cell = Cell(execution, request, call, self.language, self._settings, self._environment)
+        cell = self._cell(execution, request, call)
         self.lane.submit(execution, lambda: self._run(cell), cell.never_ran)
 
     def take_up(
@@ -180,6 +185,7 @@ class Context:
         """Let go of everything, for the next service to take up."""
         self._gone = ServiceStopping()
         self.lane.leave()
+        self._overheard.leave()
         if self._inherited is not None:
             await self._inherited.leave()
         if self._kernel is not None:
@@ -363,11 +369,8 @@ class Context:
         kernel, self._kernel = self._kernel, None
         await self._seat.clear(kernel)
 
-    def _other(self, message: messages.Message) -> None:
-        """Output of a cell that nobody waits for here: it may be one of an earlier service."""
-        event = messages.event(message)
-        if event is not None and (execution := self._find(message.parent)):
-            late(execution, self._kernel, DEFAULT_OUTPUT_BYTES, event)
+    def _cell(self, execution: Execution, request: RunCode, call: Overlay) -> Cell:
+        return Cell(execution, request, call, self.language, self._settings, self._environment)
 
     async def _keep(self, cell: Cell, *, again: bool = False) -> None:
         if cell.request.keep_output:

@@ -334,7 +334,7 @@ class Session:
             private=private,
             take_notices=self._take_notices,
             hints=self._around.hints,
-            find=self._around.executions.find,
+            executions=self._around.executions,
             on_start=self.save,
             spares=self._around.spares,
             created_at=created_at,

@@ -87,6 +87,11 @@ class Kernel:
         """Where another client in this process connects to while the kernel runs."""
         return self._running().connection.endpoints[channel]
 
+    @property
+    def connection(self) -> dict[str, Any]:
+        """What a Jupyter connection file for it holds, on this machine."""
+        return {**self._manager.placed.connection(), "kernel_name": self.spec.name}
+
     async def start(
         self,
         *,

@@ -70,7 +70,7 @@ class PlaceProvisioner(KernelProvisionerBase):
         launch["env"].pop("JPY_PARENT_PID", None)
         self._remove_sockets()
         launch["cmd"] = self._command(f"{self._inside}.json") + list(arguments)
-        self._write_connection_file(self._connection(self._inside))
+        self._write_connection_file(self._information(self._inside))
         return launch
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
@@ -82,7 +82,7 @@ class PlaceProvisioner(KernelProvisionerBase):
                 "check that its kernelspec is installed"
             ) from error
         self.process, self.exit_code = process, None
-        return cast("KernelConnectionInfo", self._connection(str(self.prefix)))
+        return cast("KernelConnectionInfo", self.connection())
 
     def adopt(self, process: PlacedProcess | None) -> None:
         """Take over a kernel that another process has started; None: forget it, without harm."""
@@ -94,7 +94,11 @@ class PlaceProvisioner(KernelProvisionerBase):
             if not restart:
                 self._connection_file.unlink(missing_ok=True)
 
-    def _connection(self, prefix: str) -> dict[str, Any]:
+    def connection(self) -> dict[str, Any]:
+        """What a connection file holds, for a client beside the service."""
+        return self._information(str(self.prefix))
+
+    def _information(self, prefix: str) -> dict[str, Any]:
         if len(os.fsencode(f"{prefix}-0")) > MAX_SOCKET_PATH:
             raise KernelFailed(
                 f"expected a socket path of {MAX_SOCKET_PATH} bytes at most, got {prefix}-0: "
