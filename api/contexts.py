@@ -140,7 +140,7 @@ async def list_variables(context: TheContext) -> Response:
 )
 async def get_notebook(sandbox: TheSandbox, context: TheContext) -> Response:
     """What was run here and is still kept, as a notebook (nbformat 4.5); save it as `.ipynb`."""
-    notebook = await notebook_of(context, sandbox.executions)
+    notebook = await notebook_of(sandbox, context)
     headers = {"Content-Disposition": f'attachment; filename="{context.id}.ipynb"'}
     return answer(notebook, headers=headers)
 

@@ -64,6 +64,7 @@ TAGS = [
     {"name": "running", "description": "Commands and code."},
     {"name": "executions", "description": "Runs, by id: results so far, events, cancellation."},
     {"name": "contexts", "description": "Jupyter kernels of a session."},
+    {"name": "notebooks", "description": "What a session did, and what it is to do, as `.ipynb`."},
     {"name": "processes", "description": "Background processes of a sandbox."},
     {"name": "files", "description": "Files as the session sees them."},
     {"name": "git", "description": "Repositories."},

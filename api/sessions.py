@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Body
 from starlette.requests import Request
@@ -24,7 +24,6 @@ from interpreter.errors import (
 )
 from interpreter.fields import VariableChanges
 from interpreter.models import CreateSession, EnvironmentInfo, SessionInfo
-from notebooks.records import notebook_of_session
 
 router = noun("sessions")
 MISSING = (SandboxNotFound, SessionNotFound)
@@ -118,16 +117,3 @@ async def set_session_env(
 ) -> Response:
     """Shell, contexts, processes and terminals see them at their next step."""
     return answer(await session.set_env(body))
-
-
-@router.get(
-    f"{SESSION}/notebook",
-    response_model=dict[str, Any],
-    responses=errors(*MISSING),
-    summary="Get the session's notebook",
-)
-async def get_session_notebook(sandbox: TheSandbox, session: TheSession) -> Response:
-    """All that was run here and is still kept: cells of every context, and commands as `%%bash`."""
-    notebook = await notebook_of_session(session, sandbox.executions)
-    headers = {"Content-Disposition": f'attachment; filename="{session.id}.ipynb"'}
-    return answer(notebook, headers=headers)

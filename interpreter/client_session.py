@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from pydantic import RootModel
 
 from interpreter.client_context import ContextCalls
 from interpreter.client_files import FileCalls
+from interpreter.client_notebooks import NotebookCalls
 from interpreter.client_problems import (
     build,
     check,
     parse,
     parse_list,
-    parse_object,
     segment,
 )
 from interpreter.client_process import ProcessCalls
@@ -36,7 +35,7 @@ class Changes(RootModel[VariableChanges]):
     """Names to values; None unsets."""
 
 
-class SessionCalls(ContextCalls, FileCalls, ProcessCalls):
+class SessionCalls(ContextCalls, FileCalls, NotebookCalls, ProcessCalls):
     """What a session can do, and a sandbox through its `default` session."""
 
     def __init__(self, transport: Transport, sandbox: str, session: str) -> None:
@@ -48,10 +47,6 @@ class SessionCalls(ContextCalls, FileCalls, ProcessCalls):
         """The working directory and all exported variables."""
         answer = await self._transport.get(f"{self._session_path}/env")
         return parse(EnvironmentInfo, answer)
-
-    async def notebook(self) -> dict[str, Any]:
-        """All that was run here, as a valid notebook; commands are cells for `%%bash`."""
-        return parse_object(await self._transport.get(f"{self._session_path}/notebook"))
 
 
 class AsyncSession(SessionCalls):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from base64 import b64decode, b64encode
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -247,7 +247,7 @@ class Execution:
             raise ExecutionNotFound(f"execution {self.id!r} has no result yet")
         return result.model_copy(update={"state": self.state})
 
-    async def events(self, after: int = 0) -> AsyncIterator[Event]:
+    async def events(self, after: int = 0) -> AsyncGenerator[Event, None]:
         """From number `after` + 1, through the terminal event."""
         async for record in self._journal.follow():
             if not record.startswith(EVENT):  # a result may be large

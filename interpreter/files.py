@@ -52,7 +52,10 @@ class Files:
         get_box: Callable[[], Awaitable[Box]],
         resolve: Callable[[str], str],
         worker: Worker | None = None,
+        note: Callable[..., None] = lambda verb, **facts: None,
     ) -> None:
+        """`note` is told what was done, and with what."""
+        self._note = note
         self._get_box = get_box
         self._resolve = resolve
         self._shared = worker is not None
@@ -108,36 +111,47 @@ class Files:
             if bits is None and not (append and place.get("mode") is not None):
                 bits = place.get("mode") or NEW_MODE
             commit = {**_place(place), "mode": bits, "overwrite": True}
-            return describe(await self._worker.call("commit", absolute, **commit, path=absolute))
+            info = describe(await self._worker.call("commit", absolute, **commit, path=absolute))
         except BaseException as error:
             discard = {"temporary": place.get("temporary"), "made": place.get("made", [])}
             await self._tidy(error, self._worker.call("discard", absolute, **discard))
             if isinstance(error, CellshellError):
                 raise speaking_of(absolute, error, str(place.get("temporary"))) from None
             raise
+        self._note("append" if append else "write", path=info.path, size=info.size)
+        return info
 
     async def delete(self, path: str, recursive: bool = False) -> None:
         """A symlink is deleted itself. A tree is gone at once, whether or not the caller stays."""
-        await self._to_the_end(self._delete(self._absolute(path), recursive))
+        absolute = self._absolute(path)
+        await self._to_the_end(self._delete(absolute, recursive))
+        self._note("delete", path=show(absolute))
 
     async def mkdir(self, path: str, recursive: bool = True) -> FileInfo:
         absolute = self._absolute(path)
         arguments = {"path": absolute, "recursive": recursive}
-        return describe(await self._worker.call("mkdir", absolute, **arguments))
+        info = describe(await self._worker.call("mkdir", absolute, **arguments))
+        self._note("mkdir", path=info.path)
+        return info
 
     async def move(self, source: str, destination: str, overwrite: bool = False) -> FileInfo:
         """`destination` is the new name, of a directory too; nothing is put *into* it."""
         pair = self._pair(source, destination, overwrite)
         answer = await self._worker.call("move", pair["source"], **pair)
-        if not answer.get("elsewhere"):
-            return describe(answer)
-        info = await self._copy(pair)
-        await self._to_the_end(self._delete(pair["source"], True))
+        if answer.get("elsewhere"):
+            info = await self._copy(pair)
+            await self._to_the_end(self._delete(pair["source"], True))
+        else:
+            info = describe(answer)
+        self._note("move", path=show(pair["source"]), destination=info.path)
         return info
 
     async def copy(self, source: str, destination: str, overwrite: bool = False) -> FileInfo:
         """A file or a tree, symlinks as symlinks; it appears at `destination` when it is whole."""
-        return await self._copy(self._pair(source, destination, overwrite))
+        pair = self._pair(source, destination, overwrite)
+        info = await self._copy(pair)
+        self._note("copy", path=show(pair["source"]), destination=info.path)
+        return info
 
     async def watch(self, path: str, recursive: bool = False) -> AsyncGenerator[Event, None]:
         """What changes, from the event `started` on; ends when `path` itself is gone."""
@@ -171,7 +185,9 @@ class Files:
             await self._tidy(error, self._clear(place, absolute))
             raise
         await self._to_the_end(self._merge(place, absolute))
-        return describe(await self._worker.call("info", absolute, path=absolute))
+        info = describe(await self._worker.call("info", absolute, path=absolute))
+        self._note("extract", path=info.path)
+        return info
 
     # What they are made of
 

@@ -14,6 +14,7 @@ from interpreter.box import Box
 from interpreter.box_process import BoxProcess
 from interpreter.commands import Commands, stdin_bytes
 from interpreter.contexts import Context
+from interpreter.deeds import Deeds
 from interpreter.environment import Environment, Page
 from interpreter.errors import (
     AtCapacity,
@@ -80,7 +81,8 @@ class Session:
             hints=surroundings.hints,
             records=surroundings.records / id,
         )
-        self.files = Files(self._get_box, self.resolve, surroundings.worker)
+        self.deeds = Deeds(surroundings.records.with_name("deeds") / id)
+        self.files = Files(self._get_box, self.resolve, surroundings.worker, self.deeds.note)
         self.terminals = Terminals(self._get_box, self)
         self._page: Page | None = None
         self._deleted = False
@@ -109,6 +111,7 @@ class Session:
         self._touch()
         self._around.check()
         self.environment.give(changes)
+        self.deeds.note("set_env", names=sorted(changes))
         return self.environment_info()
 
     async def exec(self, request: Exec, *, kept: bool = False) -> Execution:
@@ -196,13 +199,15 @@ class Session:
     async def git_checkout(self, request: GitCheckout) -> Checkout:
         self._touch()
         box = await self._get_box()
-        return await git.checkout(
+        checkout = await git.checkout(
             box,
             request,
             env=dict(self.environment.variables),
             cwd=await box.directory(self.environment.cwd),
             resolve=self.resolve,
         )
+        self.deeds.note("checkout", path=checkout.directory, commit=checkout.commit)
+        return checkout
 
     def during(self) -> AbstractContextManager[None]:
         """While somebody is attached to what runs here, the sandbox is not idle."""
@@ -259,6 +264,7 @@ class Session:
         reason = reason or SessionDeleted(f"session {self.id!r} was deleted")
         self._deleted = True
         self._unsubscribe()
+        self.deeds.forget()
         contexts, self._contexts = list(self._contexts.values()), {}
         await asyncio.gather(
             self.commands.close(reason),

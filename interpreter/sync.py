@@ -152,6 +152,7 @@ class Context(Blocking[AsyncContext]):
     complete = blocking(AsyncContext.complete)
     inspect = blocking(AsyncContext.inspect)
     notebook = blocking(AsyncContext.notebook)
+    connection = blocking(AsyncContext.connection)
     delete = blocking(AsyncContext.delete)
 
 
@@ -159,6 +160,8 @@ class BlockingSessionCalls(Blocking[S_co]):
     """What a session can do, and a sandbox through its `default` session."""
 
     notebook = blocking(SessionCalls.notebook)
+    run_notebook = blocking(SessionCalls.run_notebook)
+    run_notebook_stream = iterating(SessionCalls.run_notebook_stream)
     exec = blocking(SessionCalls.exec)
     exec_stream = iterating(SessionCalls.exec_stream)
     exec_detached = blocking(SessionCalls.exec_detached)

@@ -17,7 +17,8 @@ from interpreter.errors import CellshellError, ContextNotFound, NotReady
 from interpreter.executions import Executions
 from interpreter.models import CodeResult, Exec, RunCode
 from interpreter.settings import Settings
-from notebooks.history import History, Kernel, Run, make_notebook
+from notebooks.cells import Run
+from notebooks.history import History, Kernel, make_notebook
 
 PYTHON = Kernel("python3", "Python 3", "python")
 
@@ -269,7 +270,8 @@ def test_what_a_cell_tells_of_its_run() -> None:
         "shell.execute_reply": "1970-01-01T00:16:40+00:00",
     }
     changes = {"set": ["A"], "cwd": "/tmp"}
-    assert cell.metadata.cellshell == {"execution": "x", "environment_changes": changes}
+    told = {"execution": "x", "language": "python", "environment_changes": changes}
+    assert cell.metadata.cellshell == told
 
 
 def test_a_cell_of_another_language() -> None:
