@@ -10,6 +10,9 @@ import typer
 from api.command_copy import cp
 from api.command_doctor import doctor
 from api.command_list import ls, rm
+from api.command_notebook import WithPairs, export
+from api.command_notebook import run as run_notebook
+from api.command_replay import replay
 from api.command_run import exec, run
 from api.command_serve import gc, serve, setup
 from api.command_shell import shell
@@ -46,12 +49,22 @@ def make_app() -> typer.Typer:
     app.command()(run)
     app.command(context_settings=PASSED_ON)(exec)
     app.command()(shell)
+    app.add_typer(_notebook(), name="notebook")
+    app.command()(export)
+    app.command()(replay)
     app.command()(ls)
     app.command()(rm)
     app.command()(cp)
     app.command()(doctor)
     app.command()(setup)
     app.command()(gc)
+    return app
+
+
+def _notebook() -> typer.Typer:
+    app = typer.Typer(no_args_is_help=True, help="Notebooks.")
+    app.callback()(lambda: None)
+    app.command("run", cls=WithPairs)(run_notebook)
     return app
 
 

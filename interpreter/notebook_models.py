@@ -25,6 +25,7 @@ class RunNotebook(Model):
     context: Id | None = None
     """Where cells of the notebook's language run; by default the session's own of the language."""
     on_error: Literal["stop", "continue"] = "stop"
+    """What a cell that fails is to the rest, unless it is tagged `raises-exception`."""
     cell_timeout: Timeout | None = None
     """Of each cell."""
     timeout: Timeout | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from base64 import b64decode
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import groupby
@@ -15,6 +16,7 @@ from interpreter.errors import CellshellError, ExecutionForgotten
 from interpreter.execution import Execution
 from interpreter.frontend_models import FrontendExec, FrontendRun
 from interpreter.models import ExecResult
+from interpreter.recording import STREAMS
 from interpreter.sandboxes import Sandbox
 from interpreter.sessions import Session
 from kernels.specs import PYTHON, KernelLanguage
@@ -22,7 +24,7 @@ from notebooks.cells import Outcome, Run
 from notebooks.history import History, Kernel
 
 BASH = "%%bash"
-UNREADABLE = {"stdout": "[bytes that were asked for as base64]", "stderr": ""}
+NO_TEXT = "[bytes that are no text]"
 MOST_LINES = 50
 """Of what was done to files between two runs."""
 
@@ -123,9 +125,17 @@ def _run(sandbox: str, execution: Execution) -> Run | None:
     else:
         source = f"{BASH}\n{request.command}"
         if request.encoding == "base64" and isinstance(outcome, ExecResult):
-            outcome = outcome.model_copy(update=UNREADABLE)
+            texts: dict[str, str] = {name: _text(getattr(outcome, name)) for name in STREAMS}
+            outcome = outcome.model_copy(update=texts)
     address = f"/v1/sandboxes/{sandbox}/executions/{execution.id}"
     return Run(execution.id, source, outcome, execution.ended_at, address)
+
+
+def _text(encoded: str) -> str:
+    try:
+        return b64decode(encoded).decode()
+    except ValueError:
+        return NO_TEXT
 
 
 def _outcome(execution: Execution) -> Outcome:

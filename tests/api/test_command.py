@@ -5,12 +5,10 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
-import re
 import select
 import signal
 import socket
 import struct
-import subprocess
 import tarfile
 import termios
 from collections.abc import Callable, Iterator
@@ -18,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from live_service import cellshell, environment, serve
+from live_service import cellshell, serve
 
 from api.command_archive import Extraction
 from api.command_connection import variables, visible
@@ -28,6 +26,7 @@ from api.listening import bind, refuse_exposure, refuse_unconfined
 from interpreter.errors import CellshellError, InvalidRequest, UnsafeArchive
 from interpreter.models import Isolation
 from interpreter.settings import Settings
+from tests.api.commanding import Command
 
 box = pytest.mark.box
 DOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
@@ -37,37 +36,6 @@ DOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kc
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with serve(tmp_path_factory.mktemp("home")) as url:
         yield url
-
-
-class Command:
-    """Runs `cellshell` in an empty directory."""
-
-    def __init__(self, url: str, directory: Path) -> None:
-        self.directory = directory
-        self.environment = environment(CELLSHELL_URL=url)
-
-    def __call__(self, *words: str | Path, stdin: bytes | None = None) -> tuple[int, bytes, str]:
-        done = subprocess.run(
-            cellshell(*words),
-            cwd=self.directory,
-            env=self.environment,
-            input=stdin,
-            stdin=subprocess.DEVNULL if stdin is None else None,
-            capture_output=True,
-            timeout=60,
-        )
-        assert not re.search(rb"^Traceback", done.stderr, re.MULTILINE)
-        return done.returncode, done.stdout, done.stderr.decode()
-
-    def start(self, *words: str | Path) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            cellshell(*words),
-            cwd=self.directory,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
 
 
 @pytest.fixture
