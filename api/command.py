@@ -9,6 +9,7 @@ import typer
 
 from api.command_copy import cp
 from api.command_doctor import doctor
+from api.command_frontends import console, lab
 from api.command_list import ls, rm
 from api.command_notebook import WithPairs, export
 from api.command_notebook import run as run_notebook
@@ -51,6 +52,8 @@ def make_app() -> typer.Typer:
     app.command()(shell)
     app.add_typer(_notebook(), name="notebook")
     app.command()(export)
+    app.command()(lab)
+    app.command()(console)
     app.command()(replay)
     app.command()(ls)
     app.command()(rm)

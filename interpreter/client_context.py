@@ -8,6 +8,7 @@ from typing import Any, Unpack
 from interpreter.client_events import Callback, OutputCallback
 from interpreter.client_problems import build, parse, parse_list, parse_object, segment
 from interpreter.client_running import CodeOptions, RunningCalls
+from interpreter.errors import ContextNotFound
 from interpreter.events import Event
 from interpreter.models import CodeAt, CodeResult, ContextInfo, CreateContext, Variable
 
@@ -89,6 +90,10 @@ class AsyncContext:
         """What a Jupyter connection file holds, for a client on the service's machine."""
         return parse_object(await self._transport.get(f"{self._path}/connection"))
 
+    async def kernel_id(self) -> str:
+        """By which Jupyter frontends know it, at the same address."""
+        return await self._calls.kernel_id(self.id)
+
     async def delete(self) -> None:
         await self._transport.delete(self._path)
 
@@ -124,6 +129,15 @@ class ContextCalls(RunningCalls):
     async def delete_code_context(self, id: str) -> None:
         """Ends a context and what runs in it; a default one comes back fresh when used."""
         await self._transport.delete(self._context_path(id))
+
+    async def kernel_id(self, context: str) -> str:
+        """By which Jupyter frontends know a context; `$` is the session's shell."""
+        _, _, sandbox, _, session = self._session_path.strip("/").split("/")[-5:]
+        found = (await self._transport.get("/api/sessions")).json()
+        for model in found:
+            if model["path"] == f"{sandbox}/{session}/{context}":
+                return str(model["kernel"]["id"])
+        raise ContextNotFound(f"session {session!r} has no context {context!r}")
 
     def _context_path(self, id: str) -> str:
         return f"{self._session_path}/contexts/{segment('context', id)}"

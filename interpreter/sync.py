@@ -153,6 +153,7 @@ class Context(Blocking[AsyncContext]):
     inspect = blocking(AsyncContext.inspect)
     notebook = blocking(AsyncContext.notebook)
     connection = blocking(AsyncContext.connection)
+    kernel_id = blocking(AsyncContext.kernel_id)
     delete = blocking(AsyncContext.delete)
 
 
@@ -176,6 +177,7 @@ class BlockingSessionCalls(Blocking[S_co]):
     list_code_contexts = listing(SessionCalls.list_code_contexts, Context)
     get_code_context = making(SessionCalls.get_code_context, Context)
     delete_code_context = blocking(SessionCalls.delete_code_context)
+    kernel_id = blocking(SessionCalls.kernel_id)
 
     start_process = making(SessionCalls.start_process, Process)
     list_processes = listing(SessionCalls.list_processes, Process)
