@@ -22,6 +22,7 @@ if __name__ == "__main__":
         entry for entry in sys.path if entry not in ("", os.path.dirname(os.path.abspath(__file__)))
     ]
 
+import builtins
 import contextlib
 import ctypes
 import gc
@@ -30,7 +31,8 @@ import importlib.util
 import json
 import signal
 import socket
-from types import ModuleType
+from collections.abc import Iterator
+from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 4, 36
@@ -70,9 +72,18 @@ def warm(imports: list[str]) -> set[str]:
     for name in READ_LATER:
         _import(name)
     own = set(sys.modules)
-    for name in imports:
-        _import(name)
+    with _as_in_a_kernel():
+        for name in imports:
+            _import(name)
     return {name.partition(".")[0] for name in set(sys.modules) - own}
+
+
+@contextlib.contextmanager
+def _as_in_a_kernel() -> Iterator[None]:
+    """pandas looks when it is imported, and shows fewer columns in a terminal."""
+    vars(builtins)["get_ipython"] = lambda: SimpleNamespace(kernel=None)
+    yield
+    del vars(builtins)["get_ipython"]
 
 
 def _import(name: str) -> None:

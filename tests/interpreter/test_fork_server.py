@@ -60,7 +60,7 @@ def python(session: Session) -> Python:
 LIKENESS = """
 import faulthandler, gc, json, locale, logging, os, resource, signal, site, sys, sysconfig
 import multiprocessing.spawn, tempfile, time
-import matplotlib, matplotlib.pyplot
+import matplotlib, matplotlib.pyplot, numpy, pandas
 
 def lines(path, *names):
     return [line for line in open(path) if line.startswith(names or "")]
@@ -91,6 +91,7 @@ print(json.dumps({
                    matplotlib.is_interactive()],
     "shell": [get_ipython().ipython_dir, get_ipython().starting_dir,
               get_ipython().profile_dir.location],
+    "tables": [str(pandas.describe_option(_print_desc=False)).lower(), numpy.get_printoptions()],
     "names": sorted(name for name in globals() if not name.startswith("__")),
 }))
 """
