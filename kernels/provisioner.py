@@ -82,7 +82,7 @@ class PlaceProvisioner(KernelProvisionerBase):
                 "check that its kernelspec is installed"
             ) from error
         self.process, self.exit_code = process, None
-        return cast("KernelConnectionInfo", self.connection())
+        return cast("KernelConnectionInfo", self._information(str(self.prefix)))
 
     def adopt(self, process: PlacedProcess | None) -> None:
         """Take over a kernel that another process has started; None: forget it, without harm."""
@@ -96,7 +96,7 @@ class PlaceProvisioner(KernelProvisionerBase):
 
     def connection(self) -> dict[str, Any]:
         """What a connection file holds, for a client beside the service."""
-        return self._information(str(self.prefix))
+        return {**self._information(str(self.prefix)), "key": self._key.decode()}
 
     def _information(self, prefix: str) -> dict[str, Any]:
         if len(os.fsencode(f"{prefix}-0")) > MAX_SOCKET_PATH:

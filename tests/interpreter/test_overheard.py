@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -25,7 +26,7 @@ async def client(session: Session, python: Python) -> AsyncIterator[AsyncKernelC
     await python("ours = 1")
     kernel = await session.context("python").kernel()
     client = AsyncKernelClient()
-    client.load_connection_info(kernel.connection)
+    client.load_connection_info(json.loads(json.dumps(kernel.connection)))
     client.start_channels()
     await client.wait_for_ready(timeout=10)
     yield client
