@@ -137,4 +137,5 @@ class Attachments(ABC):
 
 
 def failure(name: str, message: str) -> Content:
-    return {"status": "error", "ename": name, "evalue": message, "traceback": [message]}
+    told = [f"{name}: {message}"]
+    return {"status": "error", "ename": name, "evalue": message, "traceback": told}
