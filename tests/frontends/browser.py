@@ -30,8 +30,9 @@ def main(address: str, picture: str, steps: list[list[Any]]) -> None:
         browser.close()
 
 
-def run(page: Page, number: int) -> None:
-    page.click(f"{CELL} >> nth={number}")
+def run(page: Page, number: int, typed: str = "") -> None:
+    page.click(f"{CELL} >> nth={number} >> .jp-InputArea-editor")
+    page.keyboard.insert_text(typed)
     page.keyboard.press("Shift+Enter")
 
 
@@ -39,13 +40,24 @@ def see(page: Page, text: str) -> None:
     page.wait_for_selector(f".jp-Notebook .jp-OutputArea-output:has-text({json.dumps(text)})")
 
 
-def picture(page: Page) -> None:
-    page.wait_for_selector(".jp-Notebook .jp-RenderedImage img")
+def wait(page: Page, selector: str) -> None:
+    page.wait_for_selector(selector)
 
 
-def type_in(page: Page, text: str) -> None:
-    page.fill(".jp-Stdin-input", text)
+def fill(page: Page, selector: str, text: str) -> None:
+    page.fill(selector, text)
     page.keyboard.press("Enter")
+
+
+def type_in(page: Page, selector: str, text: str) -> None:
+    """Before what is there."""
+    page.click(selector)
+    page.keyboard.press("Control+Home")
+    page.keyboard.insert_text(text)
+
+
+def open_file(page: Page, name: str) -> None:
+    page.dblclick(f".jp-DirListing-item:has-text({json.dumps(name)})")
 
 
 def press(page: Page, *keys: str) -> None:
@@ -62,7 +74,9 @@ def confirm(page: Page) -> None:
 STEPS = {
     "run": run,
     "see": see,
-    "picture": picture,
+    "wait": wait,
+    "fill": fill,
+    "open": open_file,
     "type": type_in,
     "press": press,
     "confirm": confirm,

@@ -33,7 +33,7 @@ async function run(kernel, code, options = {}) {
   return [content.ename ?? content.status, output.join('')];
 }
 
-tell('running', [...sessions.running()].map((model) => model.path));
+tell('running', [...sessions.running()].map((model) => model.path).sort());
 const own = await sessions.startNew({
   path: 'x/a.ipynb-1', name: 'a.ipynb', type: 'notebook', kernel: { name: 'python3' },
 });
