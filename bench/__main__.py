@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from bench.cases import Case, cases
 from bench.crowd import Crowd
 from bench.floors import BareBash, PlainKernel, PlainServer
+from bench.frontends import Frontends
 from bench.report import compare, markdown, report, show
 from bench.service import service
 from bench.way_out import way_out
@@ -54,8 +55,10 @@ def run(only: str = "", scale: float = 1.0) -> Report:
         closing(PlainServer()) as server,
         way_out() as way,
         closing(Crowd()) as crowd,
+        closing(Frontends(api)) as frontends,
     ):
-        every = cases(api, bash, kernel, server, runner.get_loop(), Path(folder), way, crowd)
+        loop, place = runner.get_loop(), Path(folder)
+        every = cases(api, bash, kernel, server, loop, place, way, crowd, frontends)
         return report(measure([case for case in every if only in case.name], scale))
 
 
@@ -70,10 +73,12 @@ def measure(chosen: list[Case], scale: float) -> Measured:
                 if side == 0 and case.prepare:
                     case.prepare()
                 start = time.perf_counter()
-                cleanup = operation()
+                told = operation()
                 seconds = time.perf_counter() - start
-                if callable(cleanup):
-                    cleanup()
+                if callable(told):
+                    told()
+                elif isinstance(told, float):
+                    seconds = told
                 if number >= 0:
                     measured[case.name][side].append(seconds)
     return measured

@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bench.crowd import Crowd
+    from bench.frontends import Frontends
     from bench.service import Api
     from bench.way_out import WayOut
 
 Operation = Callable[[], Any]
-"""What is timed; a callable it returns is called after the clock stopped, to clean up."""
+"""What is timed; a callable it returns is called after the clock stopped, to clean up, and a number
+is what it has measured itself, in seconds."""
 
 SANDBOX = "/v1/sandboxes/bench"
 SESSION = f"{SANDBOX}/sessions/default"
@@ -58,6 +60,7 @@ def cases(
     folder: Path,
     way: WayOut,
     crowd: Crowd,
+    frontends: Frontends,
 ) -> list[Case]:
     ours = Ours(api)
     file, body = folder / "large", b"\0" * TEN_MB
@@ -72,6 +75,9 @@ def cases(
         Case("code 1+1", 200, ours.code, code),
         Case("code 1+1, env for the call", 100, partial(ours.code, env={"A": "b"}), code),
         Case("code 1+1, streamed", 100, lambda: api.stream(CODE, {"code": "1+1"}), code),
+        Case("code 1+1, WebSocket beside REST", 200, frontends.websocket, frontends.rest),
+        Case("kernel's time, 20 frontends listen", 5, frontends.crowded, frontends.lonely),
+        Case("notebook of 200 cells, beside its cells", 5, frontends.notebook, frontends.cells),
         Case("new session, first command", 20, ours.session, BareBash.fresh),
         Case("new context, first 1+1", 5, ours.context, fresh, ours.spare),
         Case("the same, none ready", 5, ours.context, fresh, ours.no_spare),
