@@ -31,9 +31,6 @@ from interpreter.client_notebooks import NotebookOptions
 from interpreter.errors import CellshellError, InvalidRequest
 from interpreter.events import Event
 from interpreter.notebook_models import NotebookResult
-from notebooks.documents import parse_text
-from notebooks.export import check
-from notebooks.export import export as exported
 
 PARAMETER = ("-p", "--parameter")
 WORDS = {"True": True, "False": False, "None": None}
@@ -77,6 +74,8 @@ def run(
     """Run a notebook in a session, show its outputs as they come, or keep them with `-o`."""
 
     async def work() -> int:
+        from notebooks.documents import parse_text
+
         notebook = parse_text(file.read_bytes())
         options: NotebookOptions = {
             "parameters": parameters(parameter or ()),
@@ -105,13 +104,15 @@ def export(
     """Write what a session did as a notebook, a script, a document or a page."""
 
     async def work() -> None:
-        check(target.suffix)
+        from notebooks import export as forms
+
+        forms.check(target.suffix)
         async with Address(url, token, sandbox, session).open() as where:
             if context is not None:
                 notebook = await (await where.get_code_context(context)).notebook()
             else:
                 notebook = await where.notebook()
-        files = exported(notebook, target.suffix, target.stem, trusted=trust)
+        files = forms.export(notebook, target.suffix, target.stem, trusted=trust)
         for name, data in files.items():
             _write(target.parent / name, data)
 

@@ -25,7 +25,6 @@ from interpreter.client_session import AsyncSandbox
 from interpreter.errors import CellshellError, InvalidRequest
 from interpreter.notebook_models import NotebookResult
 from notebooks.differences import Difference, compare
-from notebooks.documents import parse, parse_text
 
 DIFFERENT = 1
 
@@ -57,6 +56,8 @@ def replay(
     async def work() -> int:
         files = [_pair(each) for each in file or ()]
         address = Address(url, token)
+        from notebooks.documents import parse_text
+
         recorded = parse_text(_bytes(what)) if what.endswith(".ipynb") else None
         recorded = recorded or await _of_session(address, what)
         _remark(recorded["cells"], {path for _, path in files})
@@ -86,6 +87,8 @@ async def _of_session(address: Address, what: str) -> Any:
         found = await client.list_sandboxes()
         if sandbox not in [each.id for each in found]:
             raise InvalidRequest(f"expected a notebook or a sandbox, and {what!r:.80} is none")
+        from notebooks.documents import parse
+
         where = await (await client.get_sandbox(sandbox)).get_session(session or "default")
         return parse(await where.notebook())
 

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from api.addresses import SESSION, TheContext, TheSandbox, TheSession, named
 from api.answers import answer, no_content
 from api.documentation import errors
+from api.later import prepared
 from api.routes import noun
 from interpreter.errors import (
     AtCapacity,
@@ -27,7 +28,6 @@ from interpreter.errors import (
     SessionNotFound,
 )
 from interpreter.models import CodeAt, ContextInfo, CreateContext, Variable
-from notebooks.records import notebook_of
 
 router = noun("contexts", SESSION + "/contexts")
 SESSION_MISSING = (SandboxNotFound, SessionNotFound)
@@ -140,6 +140,9 @@ async def list_variables(context: TheContext) -> Response:
 )
 async def get_notebook(sandbox: TheSandbox, context: TheContext) -> Response:
     """What was run here and is still kept, as a notebook (nbformat 4.5); save it as `.ipynb`."""
+    await prepared("notebooks.records")
+    from notebooks.records import notebook_of
+
     notebook = await notebook_of(sandbox, context)
     headers = {"Content-Disposition": f'attachment; filename="{context.id}.ipynb"'}
     return answer(notebook, headers=headers)

@@ -14,6 +14,7 @@ from api.answers import answer
 from api.callers import unless_gone
 from api.documentation import errors, events
 from api.followers import closing, opened
+from api.later import prepared
 from api.routes import noun
 from api.streams import EventStream
 from interpreter.errors import (
@@ -32,8 +33,6 @@ from interpreter.errors import (
     SessionNotFound,
 )
 from interpreter.notebook_models import NotebookResult, RunNotebook
-from notebooks.records import notebook_of_session
-from notebooks.session_run import SessionRun, load
 
 router = noun("notebooks", SESSION)
 MISSING = (SandboxNotFound, SessionNotFound)
@@ -55,6 +54,9 @@ EXAMPLE = {"path": "report.ipynb", "parameters": {"year": 2026}, "cell_timeout":
 async def get_session_notebook(sandbox: TheSandbox, session: TheSession) -> Response:
     """All that was done here and is still kept: cells of every context, commands as `%%bash`, files
     and variables in between."""
+    await prepared("notebooks.records")
+    from notebooks.records import notebook_of_session
+
     notebook = await notebook_of_session(sandbox, session)
     headers = {"Content-Disposition": f'attachment; filename="{session.id}.ipynb"'}
     return answer(notebook, headers=headers)
@@ -74,6 +76,9 @@ async def run_notebook(
     """Cell by cell, in the session's kernels and shell; answers it with its outputs. The tags
     `parameters`, `raises-exception` and `skip-execution` are honoured. A caller that goes away ends
     the run."""
+    await prepared("notebooks.session_run")
+    from notebooks.session_run import SessionRun, load
+
     run = SessionRun(session, body, await load(session, body))
     followed = await opened(run.events())
     if wants_events(request):

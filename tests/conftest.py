@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,6 +32,8 @@ NOBODYS_FAULT = ("is not installed", "cannot pass")
 
 _required = pytest.StashKey[bool]()
 _left = pytest.StashKey[dict[int, str]]()
+_left_everywhere: dict[int, str] = {}
+LEFT = "left_behind"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -61,9 +64,16 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 @pytest.hookimpl(trylast=True)  # after the last fixtures have ended
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    left = session.config.stash[_left] = left_behind()
-    if left and session.exitstatus == pytest.ExitCode.OK:
+    left = session.config.stash[_left] = _left_everywhere.copy() | left_behind()
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput[LEFT] = list(left.items())
+    elif left and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_testnodedown(node: Any) -> None:
+    """One of several processes that run tests has ended."""
+    _left_everywhere.update(getattr(node, "workeroutput", {}).get(LEFT, ()))
 
 
 def pytest_terminal_summary(

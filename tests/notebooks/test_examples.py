@@ -8,8 +8,10 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import nbformat
 import pytest
@@ -33,7 +35,7 @@ print(image.format, *image.size, len(image.convert("RGB").getcolors(1 << 24)))
 def demo(directory: Path, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "notebooks.examples", "--output", directory],
-        env=environment(TMPDIR=str(directory.parent), **env),
+        env=environment(TMPDIR=str(directory.parent), **env),  # for sockets: names have to be short
         cwd=directory.parent,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -41,14 +43,21 @@ def demo(directory: Path, **env: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    with TemporaryDirectory() as directory:
+        yield Path(directory)
+
+
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made() -> Iterator[Path]:
     """What the demo leaves, with a service of its own."""
-    directory = tmp_path_factory.mktemp("demo") / "output"
-    done = demo(directory, CELLSHELL_URL="")
-    assert (done.returncode, done.stderr) == (0, ""), done.stdout[-4000:]
-    assert "pandas counted" in done.stdout
-    return directory
+    with TemporaryDirectory() as directory:
+        output = Path(directory) / "output"
+        done = demo(output, CELLSHELL_URL="")
+        assert (done.returncode, done.stderr) == (0, ""), done.stdout[-4000:]
+        assert "pandas counted" in done.stdout
+        yield output
 
 
 @pytest.fixture(scope="module")
@@ -104,20 +113,20 @@ def test_every_cell_ran(made: Path) -> None:
 
 
 @pytest.mark.box
-def test_it_runs_against_a_service_and_leaves_no_sandbox(tmp_path: Path) -> None:
+def test_it_runs_against_a_service_and_leaves_no_sandbox(directory: Path) -> None:
     from interpreter import Client
 
-    with serve(tmp_path / "home") as url:
-        done = demo(tmp_path / "output", CELLSHELL_URL=url)
+    with serve(directory / "home") as url:
+        done = demo(directory / "output", CELLSHELL_URL=url)
         assert (done.returncode, done.stderr) == (0, ""), done.stdout[-4000:]
         assert f"with {url}" in done.stdout
         with Client(url) as client:
             assert client.list_sandboxes() == []
-    assert set(os.listdir(tmp_path / "output")) == MADE
+    assert set(os.listdir(directory / "output")) == MADE
 
 
-def test_a_service_that_is_not_there_is_told(tmp_path: Path) -> None:
-    done = demo(tmp_path / "output", CELLSHELL_URL="http://127.0.0.1:9")
+def test_a_service_that_is_not_there_is_told(directory: Path) -> None:
+    done = demo(directory / "output", CELLSHELL_URL="http://127.0.0.1:9")
     assert (done.returncode, done.stderr) == (1, "A cell failed: see above.\n")
     assert "ServiceUnreachable" in done.stdout
 
