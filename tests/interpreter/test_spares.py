@@ -165,8 +165,13 @@ async def test_none_waits_while_its_sandbox_is_paused(own: Interpreter, sandbox:
     await until(lambda: own.spares.waiting == 1)
 
 
-async def test_none_is_made_while_kernels_are_asked_for(own: Interpreter, sandbox: Sandbox) -> None:
+async def test_none_is_made_while_kernels_are_asked_for(
+    own: Interpreter, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Those who ask come first."""
+    monkeypatch.setattr(
+        spares, "LULL", 3.0
+    )  # on a busy machine a kernel takes longer than the usual
     forked = own.forks.forked if own.forks else 0
     for number in range(1, 4):
         await sandbox.session("default").create_context(PYTHON)

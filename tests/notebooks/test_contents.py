@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,28 +13,10 @@ import pytest
 import pytest_asyncio
 from tornado.web import HTTPError
 
-from api.serving import serving
-from interpreter import AsyncClient, AsyncSandbox
-from interpreter.settings import Settings
+from interpreter import AsyncSandbox
 from notebooks.contents import SANDBOX, SESSION, TOKEN, URL, SessionContents
 
 BYTES = bytes(range(256))
-
-
-@pytest_asyncio.fixture(scope="module")
-async def service(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
-    settings = Settings(home=tmp_path_factory.mktemp("home"))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        async with serving(settings, listener):
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-
-
-@pytest_asyncio.fixture
-async def sandbox(service: str) -> AsyncIterator[AsyncSandbox]:
-    async with AsyncClient(service) as client:
-        sandbox = await client.create_sandbox()
-        yield sandbox
-        await sandbox.destroy()
 
 
 @pytest_asyncio.fixture

@@ -5,21 +5,16 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-import socket
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import nbformat
 import pytest
-import pytest_asyncio
 from live_service import ROOT
 from nbformat import NotebookNode
 
-from api.serving import serving
-from interpreter import AsyncClient, AsyncSandbox
+from interpreter import AsyncSandbox
 from interpreter.rendering import output_text
-from interpreter.settings import Settings
 from notebooks.differences import compare
 from notebooks.examples import FIRST_STEPS
 from notebooks.running import read_notebook
@@ -33,22 +28,6 @@ MACHINES = re.compile(rf"/tmp|/root|/home|{re.escape(str(ROOT))}")
 def example(request: pytest.FixtureRequest) -> Path:
     path: Path = request.param
     return path
-
-
-@pytest_asyncio.fixture(scope="module")
-async def service(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
-    settings = Settings(home=tmp_path_factory.mktemp("home"))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        async with serving(settings, listener):
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-
-
-@pytest_asyncio.fixture
-async def sandbox(service: str) -> AsyncIterator[AsyncSandbox]:
-    async with AsyncClient(service) as client:
-        sandbox = await client.create_sandbox()
-        yield sandbox
-        await sandbox.destroy()
 
 
 @pytest.mark.box

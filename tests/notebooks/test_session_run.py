@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from interpreter import AsyncClient, AsyncSandbox, AsyncSession
-from interpreter.errors import CellshellError, FileNotFound, InvalidRequest
+from interpreter.errors import CellshellError, FileNotFound, InvalidRequest, TooLarge
 from interpreter.notebook_models import NotebookResult
 from notebooks.documents import parse, parse_text
 from notebooks.parameters import INJECTED, inject
@@ -306,6 +306,8 @@ async def test_bad_requests(session: AsyncSession, client: AsyncClient) -> None:
         assert answer.status_code == 422, answer.text
     with pytest.raises(InvalidRequest):
         await session.run_notebook(notebook("x = '\0'"))
+    with pytest.raises(TooLarge):
+        await session.run_notebook(notebook(f"x = {'y' * (50 << 20)!r}"))
     with pytest.raises(CellshellError):
         await session.run_notebook(notebook("1"), parameters={"no name": 1})
     assert (await session.run_code("1")).text == "1"
