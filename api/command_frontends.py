@@ -17,6 +17,8 @@ from interpreter.client_session import AsyncSandbox, AsyncSession
 from interpreter.errors import ContextNotFound, FileNotFound, InvalidRequest, NotReady
 
 KERNEL = "CELLSHELL_KERNEL"
+PYTHON = (sys.executable, "-P")
+"""Imports nothing from the working directory, which may be anybody's."""
 SHELL = "$"
 """What frontends call the shell of a session."""
 
@@ -59,7 +61,7 @@ def console(place: Whole, bash: Bash = False, url: Url = DEFAULT_URL, token: Tok
         address = Address(url, token, sandbox, session or "default")
         async with address.open() as where:
             kernel = await _kernel(where, SHELL if bash else context)
-        words = [sys.executable, "-m", "api.konsole"]
+        words = [*PYTHON, "-m", "api.konsole"]
         _become(words, {**_environment(address), KERNEL: kernel})
         return 0
 
@@ -89,14 +91,18 @@ async def _python(session: AsyncSandbox | AsyncSession) -> str:
 async def _prepare(session: AsyncSandbox | AsyncSession, name: str, kernelspec: str) -> None:
     """A notebook in the workspace that opens on a kernel; one that is there keeps its cells."""
     path = f"/workspace/{name}"
+    spec = {"name": kernelspec, "display_name": "This session", "language": "python"}
     try:
         notebook = json.loads(await session.read_file(path))
+        metadata = notebook["metadata"]
+        if metadata.get("kernelspec") == spec:
+            return
+        metadata["kernelspec"] = spec
     except FileNotFound:
-        notebook = {"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": []}
-    except ValueError:
+        about = {"kernelspec": spec}
+        notebook = {"nbformat": 4, "nbformat_minor": 5, "metadata": about, "cells": []}
+    except (ValueError, TypeError, KeyError, AttributeError):
         raise InvalidRequest(f"expected {path} to be a notebook: move it away") from None
-    spec = {"name": kernelspec, "display_name": "This session", "language": "python"}
-    notebook.setdefault("metadata", {})["kernelspec"] = spec
     await session.write_file(path, json.dumps(notebook, indent=1) + "\n")
 
 
@@ -104,7 +110,7 @@ def _lab_words(notebook: str, more: Sequence[str]) -> list[str]:
     """Without terminals, which would be on this machine: a session has its own."""
     manager = "notebooks.contents.SessionContents"
     return [
-        *(sys.executable, "-m", "jupyterlab"),
+        *(*PYTHON, "-m", "jupyterlab"),
         f"--ServerApp.contents_manager_class={manager}",
         f"--ServerApp.root_dir={tempfile.gettempdir()}",
         "--ServerApp.terminals_enabled=False",

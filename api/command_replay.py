@@ -72,7 +72,9 @@ def replay(
                     say(f"the sandbox is {sandbox.id}")
                 else:
                     await sandbox.destroy()
-        return _report(compare(recorded["cells"], result.notebook["cells"], tolerance), result)
+        again = result.notebook["cells"]
+        _leave_out(recorded["cells"], again)
+        return _report(compare(recorded["cells"], again, tolerance), result)
 
     finish(work())
 
@@ -107,13 +109,24 @@ async def _again(sandbox: AsyncSandbox, recorded: Any) -> NotebookResult:
 
 def _remark(cells: Iterable[Any], given: set[str]) -> None:
     """What was done besides running something is not in a notebook whole."""
-    for cell in cells:
+    for number, cell in enumerate(cells, 1):
+        about = cell.metadata.get("cellshell", {})
+        if given_then := [name for name in ("env", "stdin") if about.get(name)]:
+            say(f"cell {number} had {' and '.join(given_then)} of its own, which it has not again")
         for deed in cell.metadata.get("cellshell", {}).get("deeds", ()):
             path = deed.get("path", "")
             if deed["verb"] == "set_env":
                 say(f"not done again: {', '.join(deed.get('names', ()))} set; give it with -e")
             elif path not in given:
                 say(f"not done again: {deed['verb']} of {path}; give files with --file")
+
+
+def _leave_out(before: Iterable[Any], after: Iterable[Any]) -> None:
+    """Outputs of cells that are not run, such as those tagged `skip-execution`."""
+    for old, new in zip(before, after, strict=True):
+        if old["cell_type"] == "code" and not new["metadata"].get("cellshell", {}).get("execution"):
+            old["outputs"] = []
+            old["metadata"].pop("cellshell", None)
 
 
 def _report(differences: list[Difference], result: NotebookResult) -> int:

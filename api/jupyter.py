@@ -159,7 +159,8 @@ async def delete_session(request: Request, frontends: TheFrontends, kernel: TheK
 async def _exchange(frontends: Frontends, kernel: Known, wanted: dict[str, Any]) -> Known:
     id = wanted.get("id")
     found = frontends.find(str(id)) if id else await frontends.start(_name(wanted))
-    await frontends.end(kernel)
+    if found.id != kernel.id:
+        await frontends.end(kernel)
     return found
 
 

@@ -32,6 +32,11 @@ class Asked:
     execution: Execution | None = None
     answered: bool = False
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a cell runs, or is to run, for it: queues are bounded, so they are few."""
+        return self.execution is not None and self.execution.state != "done"
+
 
 class Attachments(ABC):
     """The frontends at one context or shell."""
@@ -51,6 +56,7 @@ class Attachments(ABC):
 
     def detach(self, mailbox: Mailbox) -> None:
         self._mailboxes.pop(mailbox, None)
+        mailbox.abandon()
 
     def close(self, reason: str) -> None:
         """Nothing will be run any more."""
@@ -84,7 +90,8 @@ class Attachments(ABC):
     def _expect(self, id: str, asked: Asked) -> None:
         self._asked[id] = asked
         if len(self._asked) > MOST_ASKED:
-            self._asked.popitem(last=False)
+            old = (id for id, each in self._asked.items() if not each.is_waiting)
+            self._asked.pop(next(old, ""), None)
 
     # Answering
 

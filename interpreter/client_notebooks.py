@@ -54,5 +54,18 @@ class NotebookCalls:
 
 
 def _body(notebook: Mapping[str, Any] | str, options: NotebookOptions) -> RunNotebook:
-    where = {"path": notebook} if isinstance(notebook, str) else {"notebook": dict(notebook)}
-    return build(RunNotebook, **where, **options)
+    if isinstance(notebook, str):
+        return build(RunNotebook, path=notebook, **options)
+    return build(RunNotebook, notebook=_without_outputs(notebook), **options)
+
+
+def _without_outputs(notebook: Mapping[str, Any]) -> dict[str, Any]:
+    """They would be dropped anyway, and may be more than a request may hold."""
+    cells = notebook.get("cells")
+    if not isinstance(cells, list):
+        return dict(notebook)
+    return {**notebook, "cells": [_without_output(cell) for cell in cells]}
+
+
+def _without_output(cell: Any) -> Any:
+    return {**cell, "outputs": []} if isinstance(cell, Mapping) and cell.get("outputs") else cell

@@ -13,6 +13,7 @@ from interpreter.models import CreateContext, CreateSandbox, CreateSession
 if TYPE_CHECKING:
     from interpreter.interpreter import Interpreter
     from interpreter.sandboxes import Sandbox
+    from interpreter.sessions import Session
 
 IN = "--"
 """Between the name of a kernelspec and the sandbox that it is wanted in."""
@@ -43,11 +44,14 @@ class Frontends:
     async def start(self, name: str) -> Known:
         """By the name of a kernelspec: a context that is there, or one in a session of its own.
 
+        Who attaches to what a frontend has started shares it: no frontend's end is its end then.
+
         Raises KernelNotFound, LanguageUnknown, LanguageUnavailable, AtCapacity, NotReady.
         """
         if name.startswith(RUNNING):
             for known in self.all():
                 if known.running_name == name:
+                    self._share(known.session)
                     return known
             raise KernelNotFound(f"no context goes by {name!r:.50} any more")
         kernel, _, place = name.partition(IN)
@@ -67,9 +71,14 @@ class Frontends:
             raise
 
     async def end(self, known: Known) -> None:
-        """A frontend wants no more of it: what others have made stays."""
+        """A frontend wants no more of it: what others have made stays, and all that is with it."""
         if known.session.of_frontend and known.may_end_session:
             await known.sandbox.delete_session(known.session.id)
+
+    def _share(self, session: Session) -> None:
+        if session.of_frontend:
+            session.of_frontend = False
+            session.save()
 
     async def _sandbox(self, place: str) -> Sandbox:
         if place:

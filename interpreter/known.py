@@ -100,7 +100,6 @@ class KnownContext(Known):
     """A context."""
 
     context: Context
-    may_end_session = True
 
     @property
     def _own_name(self) -> str:
@@ -129,6 +128,10 @@ class KnownContext(Known):
     @property
     def connections(self) -> int:
         return len(self.context.attachments)
+
+    @property
+    def may_end_session(self) -> bool:
+        return list(self.session.contexts()) == [self.context]
 
     async def ready(self) -> None:
         await self.context.kernel()

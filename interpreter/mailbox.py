@@ -65,6 +65,13 @@ class Mailbox:
         self.closed = self.closed or reason
         self._came.set()
 
+    def abandon(self) -> None:
+        """Nobody comes for what waits, though requests know the mailbox for a while yet."""
+        self.close("its frontend has gone")
+        self._waiting.clear()
+        self._missed.clear()
+        self._size = 0
+
     async def take(self) -> list[Packet]:
         """All that waits, once something does; empty: it is closed."""
         await self._came.wait()

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, JsonValue, StringConstraints
 
 from interpreter.fields import Id, Path, Timeout
-from interpreter.models import Model, Reply
+from interpreter.models import Model, Notice, Reply
 
 ParameterName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$")]
 Status = Literal["ok", "error", "timeout", "interrupted", "died"]
@@ -46,6 +46,8 @@ class NotebookResult(Reply):
     duration: float
     notebook: dict[str, Any]
     """With the outputs; cells that were not run have none."""
+    notices: list[Notice] = Field(default_factory=list)
+    """Why it was not written to `output_path`."""
 
     @property
     def success(self) -> bool:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,6 +19,9 @@ CELL_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 JSON_MIME = re.compile(r"application/(.*\+)?json")
 """The types that nbformat allows more than text for."""
 NAMES = {"timeout": "Timeout", "interrupted": "Interrupted"}
+
+ASKED = ("cwd", "env", "stdin")
+"""What a record says of what held for its run alone."""
 
 Output = dict[str, Any]
 Outcome = CodeResult | ExecResult | CellshellError
@@ -35,6 +38,8 @@ class Run:
     """In seconds since 1970, where it has ended."""
     address: str = ""
     """Where the service has all of it."""
+    asked: Mapping[str, Any] = field(default_factory=dict)
+    """For this run alone: `cwd`, and the names of what else there was."""
 
 
 def code_cell(run: Run, outputs: Sequence[Output], language: str) -> dict[str, Any]:
@@ -79,14 +84,14 @@ def _failed(outcome: Outcome) -> bool:
 
 def own(run: Run) -> dict[str, Any]:
     """What no convention has a place for."""
-    told: dict[str, Any] = {"execution": run.id}
+    told: dict[str, Any] = {"execution": run.id, **run.asked}
     outcome = run.outcome
     if isinstance(outcome, CellshellError):
         return {"cellshell": told}
     if isinstance(outcome, ExecResult):
         told |= {"kind": "command", "exit_code": outcome.exit_code}
     else:
-        told["language"] = outcome.language
+        told |= {"language": outcome.language, "context": outcome.context}
     if outcome.omitted is not None:
         told["omitted"] = outcome.omitted.model_dump()
     if changes := outcome.environment_changes.model_dump(exclude_defaults=True):

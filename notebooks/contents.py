@@ -11,6 +11,7 @@ import hashlib
 import mimetypes
 import os
 import posixpath
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,7 +24,7 @@ from traitlets import Type
 
 from interpreter.client import AsyncClient
 from interpreter.client_session import AsyncSandbox, AsyncSession
-from interpreter.errors import CellshellError
+from interpreter.errors import CellshellError, FileNotFound, NotADirectory
 from interpreter.models import FileInfo
 
 ROOT = "/workspace"
@@ -121,7 +122,7 @@ class SessionContents(AsyncContentsManager):
             await self._do("mkdir", _place(path))
         else:
             # Large files come in pieces: the first is 1, the last -1.
-            append = model.get("chunk", 1) != 1
+            append = (model.get("chunk") or 1) != 1
             await self._do("write_file", _place(path), self._data(model, path), append=append)
         return await self.get(path, type=model.get("type"), content=False)
 
@@ -139,7 +140,11 @@ class SessionContents(AsyncContentsManager):
         return {**model, "content": models, "format": "json"}
 
     async def _entry(self, path: str, info: FileInfo) -> Model:
-        followed = await self._info(path) if info.type == "symlink" else None
+        """A link that leads nowhere, or where nobody may look, is shown as it is."""
+        followed = None
+        if info.type == "symlink":
+            with suppress(HTTPError):
+                followed = await self._info(path)
         return _model(path, followed or info)
 
     async def _read(self, path: str) -> bytes:
@@ -148,21 +153,24 @@ class SessionContents(AsyncContentsManager):
 
     async def _info(self, path: str) -> FileInfo | None:
         """Of what a link leads to, which is what is opened."""
-        session, place = await self._open(), _place(path)
+        place = _place(path)
         try:
+            session = await self._open()
             for _ in range(MOST_LINKS):
                 info = await session.file_info(place)
                 if info.target is None:
                     return info
-                place = posixpath.normpath(posixpath.join(posixpath.dirname(place), info.target))
+                # The service takes `..` as the kernel does: behind what a link leads to.
+                place = posixpath.join(posixpath.dirname(place), info.target)
+        except (FileNotFound, NotADirectory):
+            return None
         except CellshellError as error:
-            if error.status != 404:
-                raise HTTPError(error.status, error.message) from None
+            raise HTTPError(error.status, error.message) from None
         return None
 
     async def _do(self, call: str, *words: Any, **options: Any) -> Any:
-        session = await self._open()
         try:
+            session = await self._open()
             return await getattr(session, call)(*words, **options)
         except CellshellError as error:
             raise HTTPError(error.status, error.message) from None

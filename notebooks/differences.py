@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import difflib
 import io
 import math
@@ -20,7 +19,7 @@ BY_NATURE = (
     (re.compile(r"\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b"), "<uuid>"),
     (re.compile(r"\b0x[0-9a-fA-F]+\b"), "<address>"),
     (re.compile(rf"\b(?:\d{{4}}-\d\d-\d\d[T ])?{CLOCK}(?:Z|[+-]\d\d:?\d\d)?"), "<time>"),
-    (re.compile(rf"{NUMBER}\s?(?:ns|[µμ]s|us|ms|s|secs?|seconds|min)\b"), "<duration>"),
+    (re.compile(rf"{NUMBER}[ \t]?(?:ns|[µμ]s|us|ms|s|secs?|seconds)\b"), "<duration>"),
     (re.compile(r"(?i)\bpid(\W{1,3})\d+"), r"pid\1<number>"),
     (re.compile(r"/tmp/[\w.-]+"), "<temporary>"),
     (re.compile(r"\b(?=[0-9a-f]*\d)(?=[0-9a-f]*[a-f])[0-9a-f]{10,64}\b"), "<id>"),
@@ -124,13 +123,15 @@ def _alike(old: Any, new: Any) -> bool:
 def _picture(old: str, new: str, tolerance: float) -> str:
     if old == new:
         return ""
-    from PIL import Image, ImageChops, ImageStat, UnidentifiedImageError
-
+    try:
+        from PIL import Image, ImageChops, ImageStat
+    except ImportError:
+        return "other bytes; to compare pictures: pip install 'cellshell[notebooks]'"
     try:
         pictures = [
             Image.open(io.BytesIO(base64.b64decode(each))).convert("RGBA") for each in (old, new)
         ]
-    except (UnidentifiedImageError, binascii.Error, OSError, Image.DecompressionBombError):
+    except (ValueError, SyntaxError, OSError, Image.DecompressionBombError):
         return "cannot be read as a picture"
     if pictures[0].size != pictures[1].size:
         sizes = ["{} x {}".format(*picture.size) for picture in pictures]

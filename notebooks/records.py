@@ -7,6 +7,7 @@ from base64 import b64decode
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import groupby
+from typing import Any
 
 from nbformat import NotebookNode
 
@@ -128,7 +129,18 @@ def _run(sandbox: str, execution: Execution) -> Run | None:
             texts: dict[str, str] = {name: _text(getattr(outcome, name)) for name in STREAMS}
             outcome = outcome.model_copy(update=texts)
     address = f"/v1/sandboxes/{sandbox}/executions/{execution.id}"
-    return Run(execution.id, source, outcome, execution.ended_at, address)
+    asked = _asked(request)
+    return Run(execution.id, source, outcome, execution.ended_at, address, asked)
+
+
+def _asked(request: FrontendExec | FrontendRun) -> dict[str, Any]:
+    """What held for this run alone; of variables and input, that there were any."""
+    told: dict[str, Any] = {"cwd": request.cwd} if request.cwd else {}
+    if request.env:
+        told["env"] = sorted(request.env)
+    if isinstance(request, FrontendExec) and request.stdin:
+        told["stdin"] = len(request.stdin)
+    return told
 
 
 def _text(encoded: str) -> str:

@@ -16,18 +16,25 @@ from interpreter.errors import (
     InvalidRequest,
     LanguageUnavailable,
     LanguageUnknown,
+    SandboxDeleted,
+    ServiceStopping,
+    SessionDeleted,
 )
 from interpreter.events import Event, dumps
 from interpreter.execution import Execution
-from interpreter.models import CodeResult, Exec, ExecResult, RunCode
+from interpreter.models import CodeResult, CreateContext, Exec, ExecResult, Notice, RunCode
 from interpreter.notebook_models import NotebookResult, RunNotebook, Status
 from interpreter.sessions import Session
-from notebooks.cells import Outcome, Run, outputs_of, own, timing
+from notebooks.cells import ASKED, Outcome, Run, outputs_of, own, timing
 from notebooks.documents import MOST_BYTES, parse, parse_text
 from notebooks.parameters import inject, tags
 
 SKIP, RAISES = "skip-execution", "raises-exception"
 BASH = "%%bash"
+KERNELSPECS = {"python3": "python", "ir": "r", "deno": "typescript"}
+"""Of notebooks that name nothing else, by what they are called nearly everywhere."""
+ENDS = (ServiceStopping, SessionDeleted, SandboxDeleted)
+"""There is nothing then that could be answered with a result."""
 SHELLS = frozenset({"bash", "shellscript"})
 """What is run by the session's shell; the second is VS Code's word."""
 
@@ -49,7 +56,8 @@ def language_of(notebook: NotebookNode) -> str:
     """By the kernelspec, or what is said of the language; Python where nothing is."""
     spec = notebook.metadata.get("kernelspec") or {}
     info = notebook.metadata.get("language_info") or {}
-    return str(info.get("name") or spec.get("language") or spec.get("name") or "python").lower()
+    told = str(info.get("name") or spec.get("language") or spec.get("name") or "python").lower()
+    return KERNELSPECS.get(told, told)
 
 
 class SessionRun:
@@ -88,14 +96,15 @@ class SessionRun:
         outcome: Outcome
         try:
             execution = await self._begin(cell)
+            self._ends_in_time(execution)
             async with aclosing(_outputs(execution)) as outputs:
                 async for output in outputs:
                     yield self._event("output", {"index": index, "output": output})
             outcome = await execution.result()
-        except (LanguageUnknown, LanguageUnavailable) as error:
-            outcome = error
+        except ENDS:
+            raise
         except CellshellError as error:
-            if execution is None:
+            if execution is None and self._is_refused(error):
                 raise
             outcome = error
         finally:
@@ -104,18 +113,32 @@ class SessionRun:
         yield self._event("cell_done", self._ended(index, cell, execution, outcome))
 
     async def _begin(self, cell: NotebookNode) -> Execution:
-        source, timeout = cell.source, self._time()
+        source, timeout, cwd = cell.source, self._time(), _record(cell).get("cwd")
         language = _language(cell) or self._language
         try:
-            if language in SHELLS or _is_command(cell):
+            if language in SHELLS or _record(cell).get("kind") == "command":
                 command = source.removeprefix(BASH).removeprefix("\n")
-                return await self._session.exec(Exec(command=command, timeout=timeout))
-            own = language == self._language and self._request.context is not None
-            where = {"context": self._request.context} if own else {"language": language}
-            request = RunCode.model_validate({"code": source, "timeout": timeout, **where})
+                asked = {"command": command, "timeout": timeout, "cwd": cwd}
+                return await self._session.exec(Exec.model_validate(asked))
+            where = await self._where(cell, language)
+            asked = {"code": source, "timeout": timeout, "cwd": cwd, **where}
+            request = RunCode.model_validate(asked)
         except ValidationError as error:
             raise InvalidRequest(f"cell {cell.id!r} cannot be run: {error}") from None
         return await self._session.run_code(request)
+
+    async def _where(self, cell: NotebookNode, language: str) -> dict[str, Any]:
+        """A cell of a record runs in a context of the name that it ran in."""
+        if language == self._language and self._request.context is not None:
+            return {"context": self._request.context}
+        name = _record(cell).get("context")
+        if name is None or name == language:
+            return {"language": language}
+        if name not in [context.id for context in self._session.contexts()]:
+            await self._session.create_context(
+                CreateContext.model_validate({"id": name, "language": language})
+            )
+        return {"context": name}
 
     def _runs(self, cell: NotebookNode) -> bool:
         if cell.cell_type != "code" or not cell.source.strip():
@@ -127,13 +150,17 @@ class SessionRun:
         self, index: int, cell: NotebookNode, execution: Execution | None, outcome: Outcome
     ) -> dict[str, Any]:
         self._executed += 1
-        run = Run(execution.id if execution else "", cell.source, outcome)
+        record = _record(cell)
+        asked = {name: record[name] for name in ASKED if name in record}
+        run = Run("", cell.source, outcome, asked=asked)
         if execution is not None:
-            run = Run(execution.id, cell.source, outcome, execution.ended_at)
+            run = Run(execution.id, cell.source, outcome, execution.ended_at, asked=asked)
         count = outcome.execution_count if isinstance(outcome, CodeResult) else None
         cell.outputs, cell.execution_count = outputs_of(outcome), count
         cell.metadata.update({**timing(run), **own(run)})
         status = _status(outcome)
+        if status != "ok" and self._is_over():
+            status = "timeout"
         if status != "ok" and RAISES not in tags(cell):
             self._failed.append(index)
             self._status = self._status if self._status != "ok" else status
@@ -145,6 +172,17 @@ class SessionRun:
             "execution_count": count,
             "duration": 0.0 if isinstance(outcome, CellshellError) else outcome.duration,
         }
+
+    def _is_refused(self, error: CellshellError) -> bool:
+        """Whether the run as a whole comes to nothing: what has been run is worth a result."""
+        return not self._executed and not isinstance(error, LanguageUnknown | LanguageUnavailable)
+
+    def _ends_in_time(self, execution: Execution) -> None:
+        """Also while it waits for others: its own time-out counts from when it begins."""
+        if self._until is not None:
+            loop = asyncio.get_running_loop()
+            timer = loop.call_at(self._until, execution.end_early, None)
+            execution.ended.add_done_callback(lambda _: timer.cancel())
 
     def _time(self) -> float | None:
         """For the next cell."""
@@ -171,9 +209,17 @@ class SessionRun:
             notebook=self._notebook,
         )
         if self._request.output_path is not None:
-            document = await asyncio.to_thread(dumps, result.notebook)
-            await self._session.files.write(self._request.output_path, _whole(document))
+            await self._keep(result, self._request.output_path)
         return result
+
+    async def _keep(self, result: NotebookResult, path: str) -> None:
+        document = await asyncio.to_thread(dumps, result.notebook)
+        try:
+            await self._session.files.write(path, _whole(document))
+        except ENDS:
+            raise
+        except CellshellError as error:
+            result.notices.append(Notice(code=error.code, message=error.message))
 
     def _event(self, name: str, data: dict[str, Any]) -> Event:
         self._number += 1
@@ -187,10 +233,10 @@ def _language(cell: NotebookNode) -> str | None:
     return found.lower() if isinstance(found, str) and found else None
 
 
-def _is_command(cell: NotebookNode) -> bool:
-    """Whether it is one of our records of a command, which to other runners is for `%%bash`."""
+def _record(cell: NotebookNode) -> dict[str, Any]:
+    """What one of our records says of itself; a command is for `%%bash` to other runners."""
     told = cell.metadata.get("cellshell")
-    return isinstance(told, dict) and told.get("kind") == "command"
+    return told if isinstance(told, dict) else {}
 
 
 def _status(outcome: Outcome) -> Status:

@@ -88,6 +88,40 @@ async def test_what_an_api_user_owns_stays(http: httpx.AsyncClient, session: str
     assert (await http.post(f"{session}/code", json={"code": "x"})).json()["text"] == "1"
 
 
+async def _running(http: httpx.AsyncClient, path: str) -> dict[str, Any]:
+    """What a frontend attaches to by the name of a kernelspec."""
+    [model] = [each for each in (await http.get("/api/sessions")).json() if each["path"] == path]
+    answer = await http.post("/api/kernels", json={"name": f"running-{model['kernel']['id'][:8]}"})
+    return dict(answer.json())
+
+
+async def test_what_others_have_joined_or_added_stays(http: httpx.AsyncClient) -> None:
+    """Whatever a frontend ends: the shell of its session, or a context made over the API."""
+    for join in (True, False):
+        before = set((await http.get("/v1/sandboxes/jupyter")).json()["sessions"])
+        started = (await http.post("/api/kernels", json={"name": "python3"})).json()
+        after = set((await http.get("/v1/sandboxes/jupyter")).json()["sessions"])
+        [name] = after - before
+        session = f"/v1/sandboxes/jupyter/sessions/{name}"
+        if join:
+            await _running(http, f"jupyter/{name}/$")
+        else:
+            await http.post(f"{session}/contexts", json={"id": "mine"})
+        await http.post(f"{session}/code", json={"code": "x = 1"})
+        await http.delete(f"/api/kernels/{started['id']}")
+        assert (await http.post(f"{session}/code", json={"code": "x"})).json()["text"] == "1"
+        assert (await http.delete(session)).status_code == 204
+
+
+async def test_a_kernel_exchanged_for_itself(http: httpx.AsyncClient) -> None:
+    asked = {"path": "a", "name": "a", "type": "notebook", "kernel": {"name": "python3"}}
+    model = (await http.post("/api/sessions", json=asked)).json()
+    same = {"name": f"running-{model['kernel']['id'][:8]}"}
+    again = await http.patch(f"/api/sessions/{model['id']}", json={"kernel": same})
+    assert again.json()["kernel"]["id"] == model["kernel"]["id"]
+    assert (await http.get(f"/api/kernels/{model['kernel']['id']}")).status_code == 200
+
+
 async def test_sessions(http: httpx.AsyncClient) -> None:
     asked = {"path": "work/a.ipynb-uuid", "name": "a.ipynb", "type": "notebook"}
     answer = await http.post("/api/sessions", json={**asked, "kernel": {"name": "python3"}})

@@ -329,6 +329,16 @@ async def test_a_sandbox_that_is_paused_goes_on(
     assert (await lab.until("kernel_info_reply"))["content"]["status"] == "ok"
 
 
+async def test_a_cell_among_thousands_of_requests(lab: Lab) -> None:
+    """Widgets send as many while it runs."""
+    cell = await lab.execute("import time; print('on', flush=True); time.sleep(1.5); 'done'")
+    await lab.until("stream", cell)
+    for number in range(2100):
+        await lab.send("shell", "comm_msg", {"comm_id": "none", "data": {"value": number}})
+    reply, heard = await lab.done(cell)
+    assert (reply["status"], "done" in text_of(heard) or "done" in str(heard)) == ("ok", True)
+
+
 async def test_many_at_once(base_url: str, kernel: str) -> None:
     async def one(number: int) -> None:
         async with attached(base_url, kernel, binary=number % 2 == 0) as lab:

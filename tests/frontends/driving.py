@@ -22,9 +22,11 @@ SERVER = (
 Step = list[Any]
 
 
-async def program(*words: object, input: str = "") -> str:
+async def program(*words: object, input: str = "", cwd: Path | None = None) -> str:
     """What it says on stdout."""
-    process = await asyncio.create_subprocess_exec(*map(str, words), stdin=-1, stdout=-1, stderr=-1)
+    process = await asyncio.create_subprocess_exec(
+        *map(str, words), stdin=-1, stdout=-1, stderr=-1, cwd=cwd
+    )
     out, err = await asyncio.wait_for(process.communicate(input.encode()), 200)
     assert process.returncode == 0, err.decode()
     return out.decode()

@@ -75,8 +75,16 @@ async def test_jupyter_console_on_a_connection_file(demo: AsyncSandbox, tmp_path
     ],
 )
 async def test_cellshell_console(
-    service: str, demo: AsyncSandbox, words: tuple[str, ...], typed: str, shown: str
+    service: str,
+    demo: AsyncSandbox,
+    tmp_path: Path,
+    words: tuple[str, ...],
+    typed: str,
+    shown: str,
 ) -> None:
+    """In a directory that has modules of the same names."""
+    for name in ("api", "interpreter", "token"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('not ours')")
     command = (PROGRAMS / "cellshell", "console", *words, "--url", service, "--token", TOKEN)
-    assert shown in await program(*command, input=f"{typed}\nexit\n")
+    assert shown in await program(*command, input=f"{typed}\nexit\n", cwd=tmp_path)
     assert (await demo.run_code("secret")).text == "'made by the API'"

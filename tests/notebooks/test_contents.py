@@ -83,10 +83,17 @@ async def test_directories_and_links(contents: SessionContents, sandbox: AsyncSa
         "deep/loop": "file",
     }
     assert (await contents.get("deep/f"))["content"] == "x\n"
+    await sandbox.exec(
+        "cd ..; ln -s deep/file/no odd; mkdir -p far/runs far/in; echo y >far/runs/it"
+    )
+    await sandbox.exec("ln -s far/in near; ln -s ../runs/it far/in/latest")
+    kinds = {each["path"]: each["type"] for each in (await contents.get(""))["content"]}
+    assert kinds == {"deep": "directory", "odd": "file", "far": "directory", "near": "directory"}
+    assert (await contents.get("near/latest"))["content"] == "y\n"
     assert await contents.dir_exists("deep/by") and not await contents.file_exists("deep/by")
     assert not await contents.file_exists("deep/loop")
     assert await contents.is_hidden("deep/.hidden")
-    assert {each["name"] for each in (await contents.get("/"))["content"]} == {"deep"}
+    assert {each["name"] for each in (await contents.get("/far"))["content"]} == {"runs", "in"}
     assert (await status(contents.get("deep", type="file")))[0] == 400
 
 
@@ -136,3 +143,17 @@ async def test_what_is_wrong_is_told(contents: SessionContents, sandbox: AsyncSa
         assert (await status(contents.save(model, "x.ipynb")))[0] == 400
     assert (await status(contents.get("missing")))[0] == 404
     assert (await status(contents.rename_file("missing", "there")))[0] == 404
+
+
+async def test_a_service_that_says_no(
+    contents: SessionContents, sandbox: AsyncSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await contents.save({"type": "file", "format": "text", "content": "x", "chunk": None}, "a")
+    await contents.save({"type": "file", "format": "text", "content": "y", "chunk": 0}, "a")
+    assert (await contents.get("a"))["content"] == "y"
+    await contents.close()
+    monkeypatch.setenv(SESSION, "gone")
+    assert (await status(contents.file_exists("a")))[0] == 404
+    monkeypatch.setenv(URL, "http://127.0.0.1:9")
+    await contents.close()
+    assert (await status(contents.get("a")))[0] == 503

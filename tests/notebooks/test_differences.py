@@ -36,6 +36,11 @@ def picture(shade: int, size: tuple[int, int] = (8, 8), kind: str = "PNG") -> st
     return base64.b64encode(file.getvalue()).decode()
 
 
+def test_a_table_of_numbers_has_no_durations() -> None:
+    one, other = (f"std      1.29{digit}\nmin      1.00\n" for digit in "09")
+    assert len(compare([cell(stream(one))], [cell(stream(other))])) == 1
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [

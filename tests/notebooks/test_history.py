@@ -270,7 +270,8 @@ def test_what_a_cell_tells_of_its_run() -> None:
         "shell.execute_reply": "1970-01-01T00:16:40+00:00",
     }
     changes = {"set": ["A"], "cwd": "/tmp"}
-    told = {"execution": "x", "language": "python", "environment_changes": changes}
+    told = {"execution": "x", "language": "python", "context": "python"}
+    told["environment_changes"] = changes
     assert cell.metadata.cellshell == told
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import nbformat
@@ -127,6 +128,66 @@ async def test_time(session: AsyncSession) -> None:
     whole = await session.run_notebook(notebook(slow, slow, "1"), timeout=0.6, on_error="continue")
     assert (whole.status, whole.executed) == ("timeout", 1)
     assert whole.duration < 10
+
+
+@pytest.mark.box
+async def test_time_in_a_queue(session: AsyncSession) -> None:
+    slow = "import time; print('on', flush=True); time.sleep(20)"
+    async with aclosing(session.run_code_stream(slow)) as events:
+        async for event in events:
+            if event.name == "output":
+                break
+        result = await session.run_notebook(notebook("1"), timeout=0.5)
+        assert (result.status, result.duration < 3) == ("timeout", True)
+        assert [each.info.state for each in await session.list_code_contexts()] == ["busy"]
+    await (await session.get_code_context("python")).interrupt()
+
+
+@pytest.mark.box
+async def test_what_was_run_is_answered(session: AsyncSession) -> None:
+    """Whatever becomes of a later cell, or of the file that it was to be written to."""
+    cells = notebook("1 + 1", "x = '\0'", "2 + 2")
+    result = await session.run_notebook(cells, on_error="continue", output_path="/workspace")
+    assert (result.status, result.failed, texts(result)[::2]) == ("error", [1], ["2", "4"])
+    assert [notice.code for notice in result.notices] == ["is_a_directory"]
+
+
+@pytest.mark.box
+async def test_outputs_of_before_are_not_sent(session: AsyncSession) -> None:
+    document = notebook("1 + 1")
+    text = {"output_type": "stream", "name": "stdout", "text": "x" * (20 << 20)}
+    document["cells"][0]["outputs"] = [text]
+    assert texts(await session.run_notebook(document)) == ["2"]
+    assert document["cells"][0]["outputs"] == [text]
+
+
+@pytest.mark.box
+async def test_a_notebook_that_names_its_kernelspec_alone(session: AsyncSession) -> None:
+    document = notebook("year", code("year", vscode={"languageId": "python"}))
+    document["metadata"] = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+    await session.create_code_context(id="own")
+    result = await session.run_notebook(document, parameters={"year": 3}, context="own")
+    assert texts(result)[1:] == ["3", "3"]
+
+
+@pytest.mark.box
+async def test_a_record_says_where_it_ran(session: AsyncSession) -> None:
+    """In which directory and context; and that there was more, which a record does not hold."""
+    await session.exec("mkdir sub; cat >sub/got", stdin="typed")
+    await session.exec("pwd", cwd="sub", env={"A": "b"})
+    await (await session.create_code_context(id="own")).run_code("x = 'own'")
+    await session.run_code("x = 'default'")
+    document = await session.notebook()
+    told = [cell["metadata"]["cellshell"] for cell in document["cells"]]
+    document["cells"] = [each for each in document["cells"] if each["cell_type"] == "code"]
+    assert [told[0]["stdin"], told[1]["cwd"], told[1]["env"]] == [5, "sub", ["A"]]
+    assert [each.get("context") for each in told[2:]][-2:] == ["own", "python"]
+    await (await session.get_code_context("own")).delete()
+    result = await session.run_notebook(document)
+    assert result.status == "ok"
+    assert str(texts(result)[1]).endswith("/sub\n")
+    assert (await (await session.get_code_context("own")).run_code("x")).text == "'own'"
+    assert (await session.run_code("x")).text == "'default'"
 
 
 @pytest.mark.box
