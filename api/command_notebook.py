@@ -26,6 +26,7 @@ from api.command_connection import (
     visible,
 )
 from api.command_output import OutputPrinter
+from api.command_partial import Partial
 from api.command_run import TIMED_OUT
 from interpreter.client_notebooks import NotebookOptions
 from interpreter.errors import CellshellError, InvalidRequest
@@ -84,9 +85,16 @@ def run(
             "timeout": timeout,
         }
         printer = None if output else OutputPrinter(Path(), file.stem)
-        result = await _run(Address(url, token, sandbox, session), notebook, options, printer)
+        partial = Partial(notebook)
+        where = Address(url, token, sandbox, session)
+        try:
+            result = await _run(where, notebook, options, printer, partial)
+        except BaseException:
+            if output is not None and partial.begun:
+                _keep(output, partial.notebook)
+            raise
         if output is not None:
-            _write(output, json.dumps(result.notebook, indent=1).encode() + b"\n")
+            _keep(output, result.notebook)
         return _status(result)
 
     finish(work())
@@ -120,7 +128,11 @@ def export(
 
 
 async def _run(
-    address: Address, notebook: Any, options: NotebookOptions, printer: OutputPrinter | None
+    address: Address,
+    notebook: Any,
+    options: NotebookOptions,
+    printer: OutputPrinter | None,
+    partial: Partial,
 ) -> NotebookResult:
     async with address.open() as session:
         stream = session.run_notebook_stream(notebook, **options)
@@ -131,6 +143,7 @@ async def _run(
                     if event.name == "done":
                         return NotebookResult.model_validate(event.data)
                     follow(bar, task, event)
+                    partial.follow(event)
                     if event.name == "output" and printer is not None:
                         printer.output(event.data["output"])
     raise CellshellError("expected the event `done` at the end of the run, got none")
@@ -194,6 +207,10 @@ def _status(result: NotebookResult) -> int:
         case "interrupted":
             return INTERRUPTED
     return 1
+
+
+def _keep(path: Path, notebook: Any) -> None:
+    _write(path, json.dumps(notebook, indent=1).encode() + b"\n")
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,26 @@ def test_a_notebook_runs(command: Command, tmp_path: Path) -> None:
     ran = read(tmp_path / "out" / "b.ipynb")
     assert ran["cells"][2]["outputs"][0]["text"] == "defaultdefaultdefault\n"
     nbformat.validate(nbformat.from_dict(ran))
+
+
+@box
+def test_what_was_run_is_kept_when_it_is_given_up(command: Command, tmp_path: Path) -> None:
+    slow = "print('a'); print('b', flush=True); open('ready', 'w'); import time; time.sleep(60)"
+    write(tmp_path / "a.ipynb", "n = 1", "n", slow, "2")
+    words = ("notebook", "run", "a.ipynb", "-s", "given-up", "-p", "n", "7", "-o", "b.ipynb")
+    running = command.start(*words)
+    assert command("exec", "-s", "given-up", "until [ -e ready ]; do sleep 0.1; done")[0] == 0
+    running.send_signal(signal.SIGINT)
+    _, err = running.communicate(timeout=30)
+    assert (running.returncode, err) == (130, b"cellshell: wrote b.ipynb\n")
+    ran = nbformat.read(tmp_path / "b.ipynb", 4)
+    nbformat.validate(ran)
+    outputs = [[output.get("text") or output.data for output in c.outputs] for c in ran.cells]
+    assert outputs == [[], [{"text/plain": "7"}], ["a\nb\n"], []]
+    before = (tmp_path / "b.ipynb").read_bytes()
+    words = ("notebook", "run", "b.ipynb", "-o", "b.ipynb", "--url", "http://127.0.0.1:9")
+    assert command(*words)[0] == 1
+    assert (tmp_path / "b.ipynb").read_bytes() == before
 
 
 @box
