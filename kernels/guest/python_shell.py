@@ -6,12 +6,14 @@ Loaded by path inside the kernel's process.
 # mypy: disable-error-code="no-untyped-call, union-attr, attr-defined"
 from __future__ import annotations
 
+import linecache
 import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 from ipykernel.zmqshell import ZMQInteractiveShell
-from IPython.core import page
+from IPython.core import page, ultratb
 from IPython.core.autocall import ZMQExitAutocall
 from IPython.utils.process import system
 from traitlets import default
@@ -93,10 +95,22 @@ class Shell(ZMQInteractiveShell):
         return await super().run_code(code_obj, result, async_=async_)
 
 
+def length_of_source(frame: FrameType) -> int:
+    """Lines of the cell or file of a frame.
+
+    IPython 9 looks for a file, and where there is none it shows the line that the frame is at now,
+    not the one that raised: the two differ behind `except` and `finally`. A cell has no file.
+    """
+    known = linecache.cache.get(frame.f_code.co_filename, ())
+    return len(known[2]) if len(known) > 2 else _length_of_file(frame)
+
+
 def _exit_code(code: object) -> int:
     if code is None or isinstance(code, int):
         return int(code or 0) & 0xFF
     return 1
 
 
+_length_of_file: Any = getattr(ultratb, "get_line_number_of_frame", None)
+ultratb.get_line_number_of_frame = length_of_source
 Exit.__name__ = Exit.__qualname__ = "SystemExit"

@@ -1,11 +1,13 @@
-"""How a cell is looked at before it runs."""
+"""How a cell is looked at before it runs, and where its errors are said to be."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 
 import pytest
 
+from interpreter.rendering import plain
 from kernels.kernel import Kernel
 from tests.kernels.runs import run
 
@@ -26,7 +28,7 @@ get_ipython().input_transformers_post[:] = [count]
 
 
 @pytest.fixture(autouse=True)
-async def plain(kernel: Kernel) -> AsyncIterator[None]:
+async def untouched(kernel: Kernel) -> AsyncIterator[None]:
     yield
     await run(kernel, "get_ipython().input_transformers_post.clear()\n%reset -f")
 
@@ -58,7 +60,30 @@ async def test_whether_cells_may_await_is_asked_each_time(kernel: Kernel) -> Non
 
 
 async def test_a_transformer_that_fails(kernel: Kernel) -> None:
-    await run(kernel, "def fail(lines): raise SyntaxError('mine')")
+    await run(
+        kernel,
+        "def fail(lines):\n    if lines == ['1\\n']: raise SyntaxError('mine')\n    return lines",
+    )
     await run(kernel, "get_ipython().input_transformers_post.append(fail)")
     assert (await run(kernel, "1")).ename == "SyntaxError"
     assert (await run(kernel, "1")).ename == "SyntaxError"
+
+
+@pytest.mark.parametrize(
+    ("code", "lines"),
+    [
+        ("try:\n    1 / 0\nexcept Exception as e:\n    raise ValueError('x') from e", [2, 4]),
+        ("def f():\n    try:\n        1 / 0\n    finally:\n        str(1)\n\nf()", [7, 3]),
+        ("x = 1\n" * 20_000 + "1 / 0", [20_001]),
+    ],
+)
+async def test_tracebacks_name_the_lines_that_raised(
+    kernel: Kernel, code: str, lines: list[int]
+) -> None:
+    error = (await run(kernel, code)).outcome.error
+    assert error is not None
+    text = plain("\n".join(error.traceback))
+    assert [
+        int(number) for number in re.findall(r"^Cell In\[\d+\], line (\d+)", text, re.M)
+    ] == lines
+    assert [int(number) for number in re.findall(r"^-*> ?(\d+) ", text, re.M)] == lines
