@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -93,10 +94,9 @@ class KernelConnection:
         if self.closed:
             raise KernelFailed("expected a running kernel, and it has ended: restart it")
         message = self.session.msg(kind, dict(content), metadata=dict(metadata or {}))
-        message["header"]["msg_id"] = id or message["header"]["msg_id"]
-        request = Request(
-            message["header"]["msg_id"], channel, on_message, on_late, wait_idle, grace, shown
-        )
+        # Not by the session's count: an earlier connection to the kernel may have counted as far.
+        id = message["header"]["msg_id"] = id or secrets.token_hex(8)
+        request = Request(id, channel, on_message, on_late, wait_idle, grace, shown)
         self._expect(request)
         try:
             self._send(channel, self.session.serialize(message))

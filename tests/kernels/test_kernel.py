@@ -262,6 +262,24 @@ async def test_another_service_takes_over_a_running_kernel(
     assert heir.died.result() == Death(None, signal.SIGKILL.name)
 
 
+async def test_requests_of_one_service_are_not_taken_for_those_of_another(
+    own_kernel: Kernel, place: LocalPlace, zmq_context: zmq.Context, python_spec: KernelSpec
+) -> None:
+    """Though both have the same process, and ask as many."""
+    await run(own_kernel, "n = 0")
+    for _ in range(10):
+        await run(own_kernel, "n += 1")
+    await own_kernel.detach()
+    heir = Kernel(python_spec, place, zmq_context, record=own_kernel.record)
+    await heir.attach(place.processes[-1])
+    await heir.catch_up(0)
+    async with asyncio.timeout(20):
+        for _ in range(10):
+            await run(heir, "n += 1")
+    assert (await run(heir, "n")).text == "20"
+    await heir.shutdown(now=True)
+
+
 async def test_what_was_said_while_nobody_listened(
     own_kernel: Kernel, place: LocalPlace, zmq_context: zmq.Context, python_spec: KernelSpec
 ) -> None:
