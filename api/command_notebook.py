@@ -88,14 +88,10 @@ def run(
         partial = Partial(notebook)
         where = Address(url, token, sandbox, session)
         try:
-            result = await _run(where, notebook, options, printer, partial)
-        except BaseException:
+            return _status(await _run(where, notebook, options, printer, partial))
+        finally:
             if output is not None and partial.begun:
-                _keep(output, partial.notebook)
-            raise
-        if output is not None:
-            _keep(output, result.notebook)
-        return _status(result)
+                _write(output, json.dumps(partial.notebook, indent=1).encode() + b"\n")
 
     finish(work())
 
@@ -140,10 +136,10 @@ async def _run(
             task = bar.add_task("starting", total=None)
             async with aclosing(stream) as events:
                 async for event in events:
+                    partial.follow(event)
                     if event.name == "done":
                         return NotebookResult.model_validate(event.data)
                     follow(bar, task, event)
-                    partial.follow(event)
                     if event.name == "output" and printer is not None:
                         printer.output(event.data["output"])
     raise CellshellError("expected the event `done` at the end of the run, got none")
@@ -207,10 +203,6 @@ def _status(result: NotebookResult) -> int:
         case "interrupted":
             return INTERRUPTED
     return 1
-
-
-def _keep(path: Path, notebook: Any) -> None:
-    _write(path, json.dumps(notebook, indent=1).encode() + b"\n")
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""A notebook with what a run of it has come to so far, for a run that is given up."""
+"""A notebook with what a run of it has come to so far: a run may be given up."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from interpreter.events import Event
 
 
 class Partial:
-    """Follows the events of a run. Cells that the service has put in are not in it."""
+    """Follows the events of a run. Before the end, cells that the service puts in are not in it."""
 
     def __init__(self, notebook: Any) -> None:
         self.notebook = deepcopy(notebook)
@@ -29,6 +29,8 @@ class Partial:
                 _add(self._now["outputs"], event.data["output"])
             case "cell_done" if self._now is not None:
                 self._now["execution_count"] = event.data["execution_count"]
+            case "done":
+                self.notebook, self.begun = event.data["notebook"], True
 
 
 def _add(outputs: list[Any], output: dict[str, Any]) -> None:

@@ -81,3 +81,11 @@ async def test_nothing_after_the_end(needed: bool) -> None:
     mailbox.close("over")
     mailbox.put(OUTPUT, needed=needed)
     assert await mailbox.take() == []
+
+
+async def test_what_waits_for_one_that_has_gone_is_let_go() -> None:
+    mailbox = Mailbox()
+    mailbox.put(OUTPUT, needed=True)
+    mailbox.abandon()
+    mailbox.put(OUTPUT, needed=True)
+    assert (await mailbox.take(), mailbox.closed) == ([], "its frontend has gone")
